@@ -1,0 +1,1 @@
+from tfmodels._version import __version__ 

@@ -1,0 +1,193 @@
+"""The Transformer block. Shape letters: b batch, l length, d hidden_dim."""
+
+import keras
+
+from tfmodels.layers.attention import MultiHeadCrossAttention, MultiHeadSelfAttention
+from tfmodels.layers.feed_forward import FeedForward
+
+
+@keras.saving.register_keras_serializable("tfmodels")
+class TransformerBlock(keras.layers.Layer):
+    """Self-attention, optional cross-attention and a feed-forward network, each with a residual.
+
+    Post-norm, `LayerNorm(x + Dropout(Sublayer(x)))`, is Vaswani et al. 2017, sections 3.1 and 5.4;
+    pre-norm (`norm_first`), `x + Dropout(Sublayer(LayerNorm(x)))`, is GPT-2, section 2.3.
+
+    Args:
+        num_heads: int, attention heads.
+        intermediate_dim: int, inner width of the feed-forward network.
+        causal: bool, whether a token sees only itself and what stands before it.
+        cross_attention: bool, whether the block attends to an encoder's output.
+        norm_first: bool, pre-norm instead of post-norm.
+        activation: of the feed-forward network.
+        dropout: float, on the output of each sublayer.
+        attention_dropout: float, on the attention weights (GPT-2, BERT; the 2017 paper has none).
+        norm_epsilon: float, added to the variance in layer normalisation.
+        kernel_initializer: initializer of all kernels.
+        output_initializer: initializer of the kernels that write to the residual stream; None:
+            `kernel_initializer`.
+
+    Call arguments:
+        inputs: float tensor, (batch, length, hidden_dim).
+        padding_mask: int tensor, (batch, length), 0 = padding, k >= 1 = the k-th packed sequence.
+        encoder_output: float tensor, (batch, encoder_length, encoder_dim), with cross-attention.
+        encoder_padding_mask: int tensor, (batch, encoder_length).
+        cache: what `init_cache` or the call before returned; needs `index`.
+        index: int tensor, (batch,) or a scalar: where in each row `inputs` begins.
+
+    Returns:
+        Float tensor, (batch, length, hidden_dim); with a cache, a tuple of it and the new cache.
+
+    Example:
+        >>> block = TransformerBlock(num_heads=2, intermediate_dim=16, causal=True)
+        >>> block(keras.random.normal((3, 5, 8))).shape
+        TensorShape([3, 5, 8])
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        intermediate_dim,
+        causal=False,
+        cross_attention=False,
+        norm_first=False,
+        activation="relu",
+        dropout=0.0,
+        attention_dropout=0.0,
+        norm_epsilon=1e-5,
+        kernel_initializer="glorot_uniform",
+        output_initializer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.intermediate_dim = intermediate_dim
+        self.causal = causal
+        self.cross_attention = cross_attention
+        self.norm_first = norm_first
+        self.activation = activation
+        self.dropout = dropout
+        self.attention_dropout = attention_dropout
+        self.norm_epsilon = norm_epsilon
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.output_initializer = keras.initializers.get(output_initializer or kernel_initializer)
+
+    def build(self, inputs_shape, encoder_output_shape=None):
+        initializers = {
+            "kernel_initializer": self.kernel_initializer,
+            "output_initializer": self.output_initializer,
+        }
+
+        def sublayer(layer, *shapes):
+            """Builds a layer, its residual dropout and its norm."""
+            layer.build(*shapes)
+            dropout = keras.layers.Dropout(
+                self.dropout, dtype=self.dtype_policy, name=f"{layer.name}_dropout"
+            )
+            norm = keras.layers.LayerNormalization(
+                epsilon=self.norm_epsilon, dtype=self.dtype_policy, name=f"{layer.name}_norm"
+            )
+            norm.build(inputs_shape)
+            return layer, dropout, norm
+
+        self.attention, self.attention_out_dropout, self.attention_norm = sublayer(
+            MultiHeadSelfAttention(
+                self.num_heads,
+                causal=self.causal,
+                dropout=self.attention_dropout,
+                dtype=self.dtype_policy,
+                name="self_attention",
+                **initializers,
+            ),
+            inputs_shape,
+        )
+        if self.cross_attention:
+            self.cross, self.cross_dropout, self.cross_norm = sublayer(
+                MultiHeadCrossAttention(
+                    self.num_heads,
+                    dropout=self.attention_dropout,
+                    dtype=self.dtype_policy,
+                    name="cross_attention",
+                    **initializers,
+                ),
+                inputs_shape,
+                encoder_output_shape,
+            )
+        self.feed_forward, self.feed_forward_dropout, self.feed_forward_norm = sublayer(
+            FeedForward(
+                self.intermediate_dim,
+                activation=self.activation,
+                dtype=self.dtype_policy,
+                name="feed_forward",
+                **initializers,
+            ),
+            inputs_shape,
+        )
+
+    def init_cache(self, batch, max_length, encoder_output=None):
+        """The block's cache: empty keys and values, and those of the encoder's output."""
+        cache = {"self": self.attention.init_cache(batch, max_length)}
+        if self.cross_attention:
+            cache["cross"] = self.cross.init_cache(encoder_output)
+        return cache
+
+    def call(
+        self,
+        inputs,
+        padding_mask=None,
+        encoder_output=None,
+        encoder_padding_mask=None,
+        cache=None,
+        index=None,
+        training=None,
+    ):
+        new_cache = None if cache is None else dict(cache)
+
+        def attend(x):
+            if cache is None:
+                return self.attention(x, padding_mask=padding_mask, training=training)
+            x, new_cache["self"] = self.attention(
+                x, cache=cache["self"], index=index, training=training
+            )
+            return x
+
+        def attend_to_encoder(x):
+            return self.cross(
+                x,
+                encoder_output,
+                encoder_padding_mask=encoder_padding_mask,
+                padding_mask=padding_mask,
+                cache=None if cache is None else cache["cross"],
+                training=training,
+            )
+
+        def residual(x, sublayer, dropout, norm):
+            if self.norm_first:
+                return x + dropout(sublayer(norm(x)), training=training)
+            return norm(x + dropout(sublayer(x), training=training))
+
+        x = residual(inputs, attend, self.attention_out_dropout, self.attention_norm)
+        if self.cross_attention:
+            x = residual(x, attend_to_encoder, self.cross_dropout, self.cross_norm)
+        x = residual(x, self.feed_forward, self.feed_forward_dropout, self.feed_forward_norm)
+        return x if cache is None else (x, new_cache)
+
+    def compute_output_shape(self, inputs_shape, encoder_output_shape=None):
+        return tuple(inputs_shape)
+
+    def get_config(self):
+        return super().get_config() | {
+            "num_heads": self.num_heads,
+            "intermediate_dim": self.intermediate_dim,
+            "causal": self.causal,
+            "cross_attention": self.cross_attention,
+            "norm_first": self.norm_first,
+            "activation": self.activation
+            if isinstance(self.activation, str)
+            else keras.activations.serialize(self.activation),
+            "dropout": self.dropout,
+            "attention_dropout": self.attention_dropout,
+            "norm_epsilon": self.norm_epsilon,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "output_initializer": keras.initializers.serialize(self.output_initializer),
+        }

@@ -1,0 +1,84 @@
+"""Masks and positions from `padding_mask`: 0 = padding, k >= 1 = the k-th sequence packed in the row.
+
+Shape letters: b batch, q query length, k key length, l length.
+"""
+
+from keras import ops
+
+
+def attention_mask(query_mask, key_mask, causal=False):
+    """Which key each query may attend to.
+
+    Args:
+        query_mask: int tensor, (batch, query_length), or None: every query is real.
+        key_mask: int tensor, (batch, key_length), or None: every key is real.
+        causal: whether a query may not see keys after itself; query and key are then the same row.
+
+    Returns:
+        A boolean tensor that broadcasts to (batch, query_length, key_length), True = may attend,
+        or None when nothing is masked.
+    """
+    mask = None
+    if key_mask is not None:
+        mask = key_mask[:, None, :] != 0  # (b, 1, k)
+        if query_mask is not None:
+            # Packed rows: only keys with the query's own sequence number. A padding query sees
+            # padding keys too, which keeps its softmax finite; no real token reads the result.
+            mask = query_mask[:, :, None] == key_mask[:, None, :]  # (b, q, k)
+    if causal:
+        if key_mask is None:
+            raise ValueError("attention_mask(causal=True) needs key_mask. Received: key_mask=None.")
+        index = ops.arange(ops.shape(key_mask)[1])
+        past = index[None, :, None] >= index[None, None, :]  # (1, q, k)
+        mask = past if mask is None else ops.logical_and(mask, past)
+    return mask
+
+
+def cached_attention_mask(positions, max_length):
+    """Which cached key each query may attend to: those at or before its own position.
+
+    What a row has not written yet stands after its position, so the cache needs no mask of its own.
+
+    Args:
+        positions: int tensor, (batch, query_length), the position of each query in its row.
+        max_length: int, the length of the cache.
+
+    Returns:
+        Boolean tensor, (batch, query_length, max_length), True = may attend.
+    """
+    return ops.arange(max_length)[None, None, :] <= positions[:, :, None]
+
+
+def positions_in_sequence(padding_mask):
+    """The position of each token inside its own sequence: packed sequences start again at 0.
+
+    Args:
+        padding_mask: int tensor, (batch, length).
+
+    Returns:
+        int32 tensor, (batch, length).
+    """
+    batch, length = ops.shape(padding_mask)
+    index = ops.broadcast_to(ops.arange(length, dtype="int32")[None], (batch, length))
+    previous = ops.roll(padding_mask, 1, axis=1)
+    starts = ops.cast((padding_mask != previous) & (index > 0), "int32")  # 1 where a run begins
+    # Number the runs through the whole batch and find the index at which each one began: linear
+    # in length, where comparing all pairs of positions would be quadratic.
+    row = ops.arange(batch, dtype="int32")[:, None] * length
+    run = ops.reshape(ops.cumsum(starts, axis=1) + row, (-1,))  # (b * l)
+    begin = ops.segment_max(ops.reshape(starts * index, (-1,)), run, batch * length)
+    return index - ops.reshape(ops.take(begin, run, axis=0), (batch, length))
+
+
+def cached_positions(index, length):
+    """Positions of `length` new tokens that begin at `index` in each row.
+
+    Args:
+        index: int tensor, (batch,) or a scalar.
+        length: int.
+
+    Returns:
+        int32 tensor, (batch, length), or (1, length) for a scalar index.
+    """
+    start = ops.reshape(ops.cast(index, "int32"), (-1, 1))
+    return start + ops.arange(length, dtype="int32")[None]

@@ -1,0 +1,128 @@
+"""What all models share: configs, inputs, saving."""
+
+import dataclasses
+import difflib
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfmodels.training.step import VocabularyModel
+
+
+def token_input(name):
+    """An int32 input of any batch and length, (batch, length)."""
+    return keras.Input((None,), dtype="int32", name=name)
+
+
+def make_config(config_class, sizes, size, overrides):
+    """The named size of a config class with fields overridden.
+
+    Args:
+        config_class: a frozen dataclass.
+        sizes: dict of size name -> dict of fields.
+        size: str.
+        overrides: dict of fields.
+
+    Returns:
+        An instance of config_class.
+
+    Raises:
+        ValueError: an unknown size or field.
+    """
+    if size not in sizes:
+        raise ValueError(f"Unknown size. Received: size={size!r}. Choose one of: {', '.join(sizes)}.")
+    fields = [field.name for field in dataclasses.fields(config_class)]
+    for name in overrides:
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"{config_class.__name__} has no field {name!r}.{hint} Its fields: {', '.join(fields)}."
+            )
+    return config_class(**{**sizes[size], **overrides})
+
+
+def check_config(config):
+    """Checks the fields that configs share; each error names the field and its value."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        name = f"{type(config).__name__}.{field.name}"
+        if field.type in ("int", int) and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} must be a whole number of at least 1. Received: {value!r}.")
+        if field.type in ("float", float) and not 0 <= value < 1:
+            raise ValueError(f"{name} must be at least 0 and below 1. Received: {value!r}.")
+    if config.hidden_dim % config.num_heads:
+        raise ValueError(
+            "hidden_dim must be divisible by num_heads. "
+            f"Received: hidden_dim={config.hidden_dim}, num_heads={config.num_heads}."
+        )
+
+
+class TransformerModel(VocabularyModel):
+    """Base of the text models: a functional model made from a config, that saves as its own class.
+
+    A subclass makes its layers and its graph in `__init__` and names its inputs' pairs of ids and
+    mask in `input_pairs`: {ids name: (mask name, the config's vocabulary size field)}.
+    """
+
+    input_pairs = {}
+
+    def __call__(self, inputs, *args, **kwargs):
+        return super().__call__(self.complete_inputs(inputs), *args, **kwargs)
+
+    def complete_inputs(self, inputs):
+        """Adds masks that were left out (all tokens real) and checks ids where values are known."""
+        if not isinstance(inputs, dict):
+            return inputs
+        inputs = {name: _as_ids(value) for name, value in inputs.items() if value is not None}
+        for ids_name, (mask_name, vocabulary_field) in self.input_pairs.items():
+            ids = inputs.get(ids_name)
+            if ids is None:
+                continue
+            check_ids(ids, ids_name, getattr(self.config, vocabulary_field))
+            if mask_name not in inputs:
+                inputs[mask_name] = ops.ones(ops.shape(ids), dtype="int32")
+        return inputs
+
+    def get_config(self):
+        policy_map = keras.dtype_policies.DTypePolicyMap()
+        for layer in self._flatten_layers():
+            if layer.quantization_mode is not None:
+                policy_map[layer.path] = layer.dtype_policy
+        dtype = policy_map if len(policy_map) else self.dtype_policy
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": keras.dtype_policies.serialize(dtype),
+            "config": dataclasses.asdict(self.config),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        config["config"] = cls.config_class(**config["config"])
+        if isinstance(config.get("dtype"), dict):
+            config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
+        return cls(**config)
+
+
+def _as_ids(value):
+    return value if keras.utils.is_keras_tensor(value) else ops.convert_to_tensor(value, "int32")
+
+
+def check_ids(ids, name, vocabulary_size):
+    """Raises ValueError for ids outside the vocabulary, where their values are known (not traced)."""
+    try:
+        values = np.asarray(ids)
+    except (TypeError, NotImplementedError, ValueError):  # symbolic: values are not known yet
+        return
+    if values.dtype.kind not in "iu" or not values.size:
+        return
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= vocabulary_size:
+        bad = low if low < 0 else high
+        raise ValueError(
+            f"{name} must be at least 0 and below the vocabulary size {vocabulary_size}. "
+            f"Received: {bad}. Use the tokenizer that the model was built for."
+        )

@@ -1,0 +1,5 @@
+"""Tokenizers in graph ops."""
+
+from tfmodels.tokenizers.sentencepiece import SentencePieceTokenizer
+
+__all__ = ["SentencePieceTokenizer"]

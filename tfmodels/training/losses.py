@@ -1,0 +1,124 @@
+"""The loss over the vocabulary, computed block by block so that whole logits never exist.
+
+Shape letters: r rows (tokens), d hidden_dim, v vocabulary.
+"""
+
+import tensorflow as tf
+
+# 1024 rows x 50k words x 4 bytes = 200 MB held at once at the most; fewer rows lose GEMM speed.
+_BLOCK_ROWS = 1024
+
+
+def vocabulary_loss(hidden, kernel, labels, weights, label_smoothing=0.0, differentiable=True):
+    """Weighted sums of cross-entropy over the vocabulary, without the logits of all rows at once.
+
+    The gradients are computed in the forward pass, while a block's logits are at hand, and only
+    scaled in the backward pass: one product with the kernel less than recomputing.
+
+    Args:
+        hidden: float tensor, (rows, hidden_dim).
+        kernel: float tensor, (vocabulary, hidden_dim), as an embedding has it.
+        labels: int tensor, (rows,).
+        weights: float32 tensor, (rows,); rows of weight 0 are skipped.
+        label_smoothing: float, s in the target `(1 - s) * one_hot + s / vocabulary` (Szegedy et
+            al. 2016, section 7).
+        differentiable: whether to compute gradients; False saves their time in evaluation.
+
+    Returns:
+        A tuple of float32 scalars, sums over rows times their weights: the loss, the negative
+        log-likelihood in nats, and the rows whose most probable word is the label. Only the loss
+        has a gradient.
+    """
+    kept = tf.where(weights != 0)[:, 0]
+    hidden = tf.gather(hidden, kept)
+    labels, weights = tf.gather(labels, kept), tf.gather(weights, kept)
+
+    if not differentiable:
+        sums, _, _ = _over_blocks(hidden, kernel, labels, weights, label_smoothing, False)
+        return sums[0], sums[1], sums[2]
+
+    @tf.custom_gradient
+    def summed(hidden, kernel):
+        sums, hidden_grad, kernel_grad = _over_blocks(
+            hidden, kernel, labels, weights, label_smoothing, True
+        )
+
+        def gradient(loss_grad, *_):
+            return (
+                tf.cast(hidden_grad * loss_grad, hidden.dtype),
+                tf.cast(kernel_grad * loss_grad, kernel.dtype),
+            )
+
+        return (sums[0], sums[1], sums[2]), gradient
+
+    return summed(hidden, kernel)
+
+
+def _over_blocks(hidden, kernel, labels, weights, label_smoothing, differentiable):
+    """Runs `_block` over the rows: sums (3,), hidden gradient (r, d), kernel gradient (v, d)."""
+    rows = tf.shape(hidden)[0]
+    # At least one block, so that a batch without any target is a loss of 0 and not an error.
+    blocks = tf.maximum((rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS, 1)
+
+    def body(i, sums, hidden_grads, kernel_grad):
+        part = slice(i * _BLOCK_ROWS, (i + 1) * _BLOCK_ROWS)
+        block_sums, *grads = _block(
+            hidden[part], kernel, labels[part], weights[part], label_smoothing, differentiable
+        )
+        if differentiable:
+            hidden_grads = hidden_grads.write(i, grads[0])
+            kernel_grad = kernel_grad + grads[1]
+        return i + 1, sums + block_sums, hidden_grads, kernel_grad
+
+    _, sums, hidden_grads, kernel_grad = tf.while_loop(
+        lambda i, *_: i < blocks,
+        body,
+        (
+            tf.constant(0),
+            tf.zeros(3),
+            tf.TensorArray(
+                tf.float32, blocks, element_shape=(None, hidden.shape[-1]), infer_shape=False
+            ),
+            # Sums in float32: a vocabulary's gradient is a sum over thousands of rows.
+            tf.zeros(tf.shape(kernel) if differentiable else ()),
+        ),
+        parallel_iterations=1,
+    )
+    return sums, hidden_grads.concat() if differentiable else None, kernel_grad
+
+
+def _block(hidden, kernel, labels, weights, label_smoothing, differentiable):
+    """One block's sums and, if differentiable, the gradients of its loss."""
+    logits = tf.cast(tf.matmul(hidden, kernel, transpose_b=True), tf.float32)  # (r, v)
+    nll, probability_error = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
+        features=logits, labels=labels
+    )  # (r,), (r, v): softmax - one_hot
+    correct = tf.cast(tf.argmax(logits, axis=-1, output_type=labels.dtype) == labels, tf.float32)
+    loss = nll
+    grads = ()
+    if differentiable:
+        error = tf.cast(probability_error, hidden.dtype)
+        weighted = hidden * tf.cast(weights, hidden.dtype)[:, None]
+        hidden_grad = tf.cast(tf.matmul(error, kernel), tf.float32) * weights[:, None]  # (r, d)
+        kernel_grad = tf.cast(tf.matmul(error, weighted, transpose_a=True), tf.float32)  # (v, d)
+        grads = (hidden_grad, kernel_grad)
+    if label_smoothing:
+        # With z the logits: loss = nll + s * (z[label] - mean(z)). Both terms are linear in
+        # hidden, so smoothing costs no pass over the vocabulary.
+        target_rows = tf.cast(tf.gather(kernel, labels), tf.float32)  # (r, d)
+        vocabulary_size = tf.cast(tf.shape(kernel)[0], tf.float32)
+        mean_row = tf.reduce_mean(tf.cast(kernel, tf.float32), axis=0)  # (d,)
+        hidden32 = tf.cast(hidden, tf.float32)
+        direction = label_smoothing * (target_rows - mean_row)  # (r, d)
+        loss = nll + tf.reduce_sum(hidden32 * direction, axis=-1)
+        if differentiable:
+            hidden_grad = hidden_grad + direction * weights[:, None]
+            smoothed = label_smoothing * hidden32 * weights[:, None]  # (r, d)
+            kernel_grad = tf.tensor_scatter_nd_add(
+                kernel_grad - tf.reduce_sum(smoothed, axis=0) / vocabulary_size,
+                labels[:, None],
+                smoothed,
+            )
+            grads = (hidden_grad, kernel_grad)
+    sums = tf.stack([tf.reduce_sum(x * weights) for x in (loss, nll, correct)])
+    return sums, *grads
