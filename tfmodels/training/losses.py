@@ -90,14 +90,21 @@ def _over_blocks(hidden, kernel, labels, weights, label_smoothing, differentiabl
 def _block(hidden, kernel, labels, weights, label_smoothing, differentiable):
     """One block's sums and, if differentiable, the gradients of its loss."""
     logits = tf.cast(tf.matmul(hidden, kernel, transpose_b=True), tf.float32)  # (r, v)
-    nll, probability_error = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
-        features=logits, labels=labels
-    )  # (r,), (r, v): softmax - one_hot
-    correct = tf.cast(tf.argmax(logits, axis=-1, output_type=labels.dtype) == labels, tf.float32)
+    # oneDNN's softmax, and the normaliser read off its largest entry: a third of the time of the
+    # fused cross-entropy op on a CPU, and as exact.
+    probabilities = tf.nn.softmax(logits)  # (r, v)
+    best = tf.argmax(logits, axis=-1, output_type=labels.dtype)  # (r,)
+    best_logit = tf.gather(logits, best, batch_dims=1)
+    log_normaliser = best_logit - tf.math.log(tf.gather(probabilities, best, batch_dims=1))
+    nll = log_normaliser - tf.gather(logits, labels, batch_dims=1)  # (r,)
+    correct = tf.cast(best == labels, tf.float32)
     loss = nll
     grads = ()
     if differentiable:
-        error = tf.cast(probability_error, hidden.dtype)
+        # One-hot subtracted before rounding to bfloat16: confident rows have tiny differences.
+        target = tf.stack([tf.range(tf.shape(labels)[0]), tf.cast(labels, tf.int32)], axis=1)
+        error = tf.tensor_scatter_nd_sub(probabilities, target, tf.ones_like(weights))
+        error = tf.cast(error, hidden.dtype)  # (r, v): softmax - one_hot
         weighted = hidden * tf.cast(weights, hidden.dtype)[:, None]
         hidden_grad = tf.cast(tf.matmul(error, kernel), tf.float32) * weights[:, None]  # (r, d)
         kernel_grad = tf.cast(tf.matmul(error, weighted, transpose_a=True), tf.float32)  # (v, d)

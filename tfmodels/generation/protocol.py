@@ -1,0 +1,33 @@
+"""All that generation and export know of a model."""
+
+from typing import Any, Protocol
+
+
+class GenerativeModel(Protocol):
+    """A model that writes text one token at a time.
+
+    Attributes:
+        config: has `max_sequence_length`.
+        input_pairs: dict of ids input -> (mask input, vocabulary size field). A model with
+            `encoder_token_ids` reads the prompt there and writes from the start token; another
+            continues the prompt in `token_ids`.
+    """
+
+    config: Any
+    input_pairs: dict
+
+    def init_cache(self, inputs: dict, max_length):
+        """A nested structure of tensors, batch on axis 0."""
+
+    def decode_step(self, token_ids, cache, index):
+        """(logits, cache) for token_ids, (batch, length), that begin at `index` in each row."""
+
+
+def is_encoder_decoder(model):
+    return "encoder_token_ids" in model.input_pairs
+
+
+def prompt_names(model):
+    """The names of the inputs that take the prompt: ids and mask."""
+    ids = "encoder_token_ids" if is_encoder_decoder(model) else "token_ids"
+    return ids, model.input_pairs[ids][0]

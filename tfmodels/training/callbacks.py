@@ -1,0 +1,43 @@
+"""Callbacks for `model.fit`."""
+
+import math
+import time
+
+import keras
+
+
+class TimeBudget(keras.callbacks.Callback):
+    """Trains for a given time: warm-up in steps, then the learning rate falls to 0 as time runs out.
+
+    The time counts from the end of the first step, which compiles, so that every run has the same share
+    of each phase on fast and slow machines. The optimizer must have a plain learning rate.
+
+    Args:
+        seconds: float, the time to train.
+        learning_rate: float, the highest rate.
+        warmup_steps: int, steps of linear warm-up.
+    """
+
+    def __init__(self, seconds, learning_rate, warmup_steps=100):
+        super().__init__()
+        if seconds <= 0:
+            raise ValueError(f"seconds must be above 0. Received: seconds={seconds}.")
+        self.seconds = seconds
+        self.learning_rate = learning_rate
+        self.warmup_steps = warmup_steps
+        self._start = None
+        self._steps = 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        used = 0.0 if self._start is None else (time.monotonic() - self._start) / self.seconds
+        warmup = min(1.0, (self._steps + 1) / self.warmup_steps)
+        # Half a cosine over time, as Loshchilov & Hutter 2017 have it over steps.
+        decay = 0.5 * (1 + math.cos(math.pi * min(used, 1.0)))
+        self.model.optimizer.learning_rate = self.learning_rate * warmup * decay
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._steps += 1
+        if self._start is None:
+            self._start = time.monotonic()
+        elif time.monotonic() - self._start >= self.seconds:
+            self.model.stop_training = True
