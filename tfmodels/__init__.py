@@ -1,15 +1,15 @@
 """Transformer models for Keras 3 on TensorFlow.
 
-Names load on first use, so that `import tfmodels` costs little more than `import keras`.
+Most names load on first use, so that `import tfmodels` costs little more than `import keras`.
 """
 
 import importlib
-
-import keras
+import os
+import sys
 
 from tfmodels._version import __version__
 
-# Public name -> the module it comes from.
+# Public name -> the module it comes from; None: it is a module itself.
 _PUBLIC = {
     "data": None,
     "datasets": None,
@@ -18,17 +18,12 @@ _PUBLIC = {
     "tokenizers": None,
     "training": None,
     "GenerationConfig": "tfmodels.generation",
+    "GenerationResult": "tfmodels.generation",
     "export": "tfmodels.serving",
     "generate": "tfmodels.generation",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
-
-if keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        "tfmodels needs Keras on TensorFlow. "
-        f"Received: KERAS_BACKEND={keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow."
-    )
 
 
 def __getattr__(name):
@@ -43,3 +38,20 @@ def __getattr__(name):
 
 def __dir__():
     return __all__
+
+
+if os.path.basename(sys.argv[0]) == "tfmodels":
+    # The command line: TensorFlow's start-up notes are no news to its user, and --help needs no
+    # TensorFlow at all. As a library we touch neither.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+else:
+    # At once and not on first use: Keras loads a saved model only if its classes are registered.
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise ImportError(
+            "tfmodels needs Keras on TensorFlow. Received: "
+            f"KERAS_BACKEND={keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow."
+        )
+    import tfmodels.models
+    import tfmodels.training  # noqa: F401

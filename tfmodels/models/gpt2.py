@@ -135,7 +135,8 @@ class GPT2(TransformerModel):
         inputs = {name: token_input(name) for name in ("token_ids", "padding_mask")}
         hidden, _ = self.forward(inputs)
         logits = self.token_embedding(hidden, reverse=True)  # (b, l, v)
-        super().__init__(inputs=inputs, outputs=logits, dtype=dtype, **kwargs)
+        super().__init__(inputs=inputs, outputs=logits, **kwargs)
+        self.dtype_policy = dtype  # a functional model does not take it as an argument
 
     def forward(self, inputs, cache=None, index=None, training=None):
         """The one forward pass, with or without a cache: hidden states (b, l, d) and the new cache."""

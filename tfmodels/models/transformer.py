@@ -170,7 +170,8 @@ class Transformer(TransformerModel):
         names = [name for ids, (mask, _) in self.input_pairs.items() for name in (ids, mask)]
         inputs = {name: token_input(name) for name in names}
         logits = self.target_embedding(self.final_hidden(inputs), reverse=True)  # (b, t, v)
-        super().__init__(inputs=inputs, outputs=logits, dtype=dtype, **kwargs)
+        super().__init__(inputs=inputs, outputs=logits, **kwargs)
+        self.dtype_policy = dtype  # a functional model does not take it as an argument
 
     def _embed(self, embedding, token_ids, padding_mask, index=None):
         x = embedding(token_ids) * self.config.hidden_dim**0.5  # section 3.4

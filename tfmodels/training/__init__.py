@@ -2,5 +2,7 @@
 
 from tfmodels.training.callbacks import TimeBudget
 from tfmodels.training.metrics import Perplexity
+from tfmodels.training.schedules import InverseSquareRoot, warmup_cosine
+from tfmodels.training.strategy import make_strategy
 
-__all__ = ["Perplexity", "TimeBudget"]
+__all__ = ["InverseSquareRoot", "Perplexity", "TimeBudget", "make_strategy", "warmup_cosine"]

@@ -1,0 +1,157 @@
+"""`check_layer` and `check_model`: what every layer and every model must hold."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tests.reference.weights import randomise
+
+
+def check_layer(layer, *inputs, **options):
+    """A layer survives its config: same weights' names and shapes, same outputs; bfloat16 runs."""
+    outputs = layer(*inputs, **options)
+    copy = type(layer).from_config(layer.get_config())
+    copy(*inputs, **options)
+    assert [(v.path.split("/", 1)[1], v.shape) for v in copy.weights] == [
+        (v.path.split("/", 1)[1], v.shape) for v in layer.weights
+    ]
+    copy.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(copy(*inputs, **options), outputs)
+    half = type(layer).from_config(layer.get_config() | {"dtype": "mixed_bfloat16"})
+    half(*inputs, **options)
+    half.set_weights(layer.get_weights())
+    result = half(*inputs, **options)
+    assert result.dtype == "bfloat16"
+    # bfloat16 has 8 bits of mantissa; outputs here are of the order of 1.
+    np.testing.assert_allclose(np.asarray(result, "float32"), outputs, atol=0.1)
+
+
+def check_model(model, inputs, tmp_path):
+    """What every model must hold.
+
+    Args:
+        model: a float32 model on the protocol, of any weights.
+        inputs: dict of its inputs without padding; the last pair is the one that is written.
+        tmp_path: a folder for files.
+    """
+    randomise(model, seed=7, scale=0.2)
+    check_padding(model, inputs)
+    check_causal(model, inputs)
+    check_cache(model, inputs)
+    check_export(model, inputs, tmp_path)
+    check_round_trips(model, inputs, tmp_path)
+    check_overfits(model, inputs)
+
+
+def check_padding(model, inputs):
+    """Padding on either side, with any ids, changes no real token."""
+    expected = np.asarray(model(inputs))
+    written = list(model.input_pairs)[-1]
+    for left in (False, True):
+        padded = {}
+        for ids_name, (mask_name, _) in model.input_pairs.items():
+            ids = np.asarray(inputs[ids_name])
+            width = ((0, 0), (2, 0) if left else (0, 2))
+            padded[ids_name] = np.pad(ids, width, constant_values=3)
+            padded[mask_name] = np.pad(np.ones_like(ids), width)
+        logits = np.asarray(model(padded))
+        logits = logits[:, 2:] if left else logits[:, : np.shape(inputs[written])[1]]
+        np.testing.assert_allclose(logits, expected, atol=1e-5)  # float32, 2 layers
+
+
+def check_causal(model, inputs):
+    """A future token changes no logits before it, and changes its own."""
+    written = list(model.input_pairs)[-1]
+    ids = np.array(inputs[written])
+    logits = np.asarray(model(inputs))
+    ids[:, -1] = (ids[:, -1] + 1) % 5
+    changed = np.asarray(model({**inputs, written: ids}))
+    np.testing.assert_array_equal(changed[:, :-1], logits[:, :-1])
+    assert np.abs(changed[:, -1] - logits[:, -1]).max() > 1e-3
+
+
+def check_cache(model, inputs):
+    """Token by token, in pieces, and rows at different positions: all equal the full pass."""
+    written = list(model.input_pairs)[-1]
+    ids = np.asarray(inputs[written])
+    batch, length = ids.shape
+    expected = np.asarray(model(inputs))
+    cache = model.init_cache(inputs, length + 2)
+    for i in range(length):
+        logits, cache = model.decode_step(ids[:, i : i + 1], cache, i)
+        np.testing.assert_allclose(logits[:, 0], expected[:, i], atol=1e-5)  # float32, 2 layers
+    cache = model.init_cache(inputs, length)
+    first, cache = model.decode_step(ids[:, :2], cache, 0)
+    rest, _ = model.decode_step(ids[:, 2:], cache, np.full(batch, 2))
+    np.testing.assert_allclose(np.concatenate([first, rest], 1), expected, atol=1e-5)
+    # Row 0 one token behind the others: it writes its own position again.
+    cache = model.init_cache(inputs, length)
+    _, cache = model.decode_step(ids[:, :-1], cache, 0)
+    index = np.full(batch, length - 1)
+    index[0] -= 1
+    token = ids[np.arange(batch), index][:, None]
+    logits, _ = model.decode_step(token, cache, index)
+    np.testing.assert_allclose(logits[:, 0], expected[np.arange(batch), index], atol=1e-5)
+
+
+def check_export(model, inputs, tmp_path):
+    """Keras's own export: int32 inputs of any size under their names, the same logits."""
+    model.export(str(tmp_path / "keras_export"), verbose=False)
+    signature = tf.saved_model.load(str(tmp_path / "keras_export")).signatures["serving_default"]
+    specs = signature.structured_input_signature[1]
+    names = {name for ids, (mask, _) in model.input_pairs.items() for name in (ids, mask)}
+    assert set(specs) == names
+    assert all(spec.shape.as_list() == [None, None] for spec in specs.values())
+    assert all(spec.dtype == tf.int32 for spec in specs.values())
+    complete = {name: tf.constant(x, tf.int32) for name, x in model.complete_inputs(inputs).items()}
+    (logits,) = signature(**complete).values()
+    np.testing.assert_allclose(logits, model(inputs), atol=1e-5)  # float32, 2 layers
+
+
+_RELOAD = """
+import json, sys
+import numpy as np, keras
+import tfmodels
+inputs = {k: np.array(v) for k, v in json.loads(sys.argv[1]).items()}
+for path in sys.argv[2:]:
+    model = keras.saving.load_model(path)
+    assert type(model).__module__.startswith("tfmodels.models."), type(model)
+    np.save(path + ".npy", np.asarray(model(inputs), "float32"))
+"""
+
+
+def check_round_trips(model, inputs, tmp_path):
+    """float32, bfloat16 and int8 models saved as .keras give the same logits in a fresh process."""
+    half = type(model).from_config(model.get_config() | {"dtype": "mixed_bfloat16"})
+    half.set_weights(model.get_weights())
+    small = type(model).from_config(model.get_config())
+    small.set_weights(model.get_weights())
+    small.quantize("int8")
+    logits = np.asarray(model(inputs))
+    # int8 rounds each weight to 1/127 of its column's largest: small beside logits of this spread.
+    assert 0 < np.abs(np.asarray(small(inputs)) - logits).mean() < 0.2 * logits.std()
+    paths, expected = [], []
+    for name, each in (("float32", model), ("bfloat16", half), ("int8", small)):
+        paths.append(str(tmp_path / f"{name}.keras"))
+        each.save(paths[-1])
+        expected.append(np.asarray(each(inputs), "float32"))
+    arguments = json.dumps({name: np.asarray(x).tolist() for name, x in inputs.items()})
+    subprocess.run([sys.executable, "-c", _RELOAD, arguments, *paths], check=True)
+    for path, logits in zip(paths, expected, strict=True):
+        np.testing.assert_allclose(np.load(path + ".npy"), logits, atol=1e-6, err_msg=path)
+
+
+def check_overfits(model, inputs):
+    """One batch is learnt by heart: the gradients reach all that they must."""
+    written = list(model.input_pairs)[-1]
+    ids = np.asarray(inputs[written])
+    targets = np.roll(ids, -1, axis=1)
+    copy = type(model).from_config(model.get_config())
+    copy.compile(keras.optimizers.AdamW(1e-2))
+    history = copy.fit(inputs, targets, batch_size=len(ids), epochs=300, verbose=0).history
+    assert history["accuracy"][-1] == 1.0
+    assert history["perplexity"][-1] < 2

@@ -1,0 +1,204 @@
+"""Layers against NumPy written from the papers. Sizes all differ: 2 rows, 5 and 7 tokens, 3 heads of
+4, 11 inner."""
+
+import keras
+import numpy as np
+import pytest
+
+from tests.checks import check_layer
+from tests.reference import transformer as reference
+from tests.reference import weights as read
+from tfmodels.layers import (
+    FeedForward,
+    MultiHeadCrossAttention,
+    MultiHeadSelfAttention,
+    PositionalEmbedding,
+    TransformerBlock,
+)
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(2, 5, 12)).astype("float32")
+MEMORY = RNG.normal(size=(2, 7, 12)).astype("float32")
+MASKS = {
+    "all real": np.ones((2, 5), int),
+    "padded": np.array([[1, 1, 1, 0, 0], [0, 0, 1, 1, 1]]),
+    "packed": np.array([[1, 1, 2, 2, 2], [1, 2, 3, 3, 0]]),
+}
+MEMORY_MASKS = {
+    "all real": np.ones((2, 7), int),
+    "padded": np.array([[1, 1, 1, 1, 0, 0, 0], [0, 1, 1, 1, 1, 1, 1]]),
+    "packed": np.array([[1, 1, 1, 2, 2, 2, 0], [1, 2, 2, 3, 3, 3, 0]]),
+}
+ATOL = 1e-5  # float32, one or two layers, values of the order of 1
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("causal", [False, True])
+def test_self_attention(mask, causal):
+    layer = MultiHeadSelfAttention(num_heads=3, causal=causal)
+    layer.build(X.shape)
+    read.randomise(layer, seed=1)
+    outputs, weights = layer(X, padding_mask=MASKS[mask], return_attention=True)
+
+    def may_see(b, i, j):
+        return MASKS[mask][b, i] == MASKS[mask][b, j] and (j <= i or not causal)
+
+    expected, expected_weights = reference.multi_head_attention(
+        X, X, read.attention(layer), 3, may_see
+    )
+    np.testing.assert_allclose(outputs, expected, atol=ATOL)
+    np.testing.assert_allclose(weights, expected_weights, atol=ATOL)
+    np.testing.assert_array_equal(layer(X, padding_mask=MASKS[mask]), outputs)
+
+
+def test_self_attention_without_mask_sees_all():
+    layer = MultiHeadSelfAttention(num_heads=3, causal=True)
+    np.testing.assert_array_equal(layer(X), layer(X, padding_mask=MASKS["all real"]))
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_cross_attention(mask):
+    layer = MultiHeadCrossAttention(num_heads=3)
+    layer.build(X.shape, MEMORY.shape)
+    read.randomise(layer, seed=1)
+    outputs, weights = layer(
+        X,
+        MEMORY,
+        encoder_padding_mask=MEMORY_MASKS[mask],
+        padding_mask=MASKS[mask],
+        return_attention=True,
+    )
+
+    def may_see(b, i, j):
+        return MASKS[mask][b, i] == MEMORY_MASKS[mask][b, j]
+
+    expected, expected_weights = reference.multi_head_attention(
+        X, MEMORY, read.attention(layer), 3, may_see
+    )
+    real = MASKS[mask] != 0
+    np.testing.assert_allclose(np.asarray(outputs)[real], expected[real], atol=ATOL)
+    weights = np.swapaxes(weights, 1, 2)[real]
+    np.testing.assert_allclose(weights, np.swapaxes(expected_weights, 1, 2)[real], atol=ATOL)
+
+
+def test_head_dim_of_its_own():
+    layer = MultiHeadSelfAttention(num_heads=3, head_dim=2)
+    layer.build(X.shape)
+    read.randomise(layer, seed=1)
+    expected, _ = reference.multi_head_attention(
+        X, X, read.attention(layer), 3, lambda b, i, j: True
+    )
+    np.testing.assert_allclose(layer(X), expected, atol=ATOL)
+
+
+def test_sinusoidal_code():
+    layer = PositionalEmbedding(max_sequence_length=50)
+    zeros = np.zeros((1, 50, 7), "float32")
+    expected = np.array([reference.position_code(p, 7) for p in range(50)])
+    np.testing.assert_allclose(layer(zeros)[0], expected, atol=1e-6)  # float32 rounding of sines
+    np.testing.assert_allclose(layer(X[:, :, :7]), X[:, :, :7] + expected[:5], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["sinusoidal", "learned"])
+def test_positions_restart_and_start(kind):
+    layer = PositionalEmbedding(max_sequence_length=9, kind=kind)
+    codes = np.asarray(layer(np.zeros((1, 9, 7), "float32")))[0]
+    mask = np.array([[1, 1, 1, 2, 2, 3, 3, 3, 0], [0, 0, 1, 1, 1, 1, 2, 0, 0]])
+    result = layer(np.zeros((2, 9, 7), "float32"), padding_mask=mask)
+    np.testing.assert_array_equal(result, codes[reference.positions(mask)])
+    started = layer(np.zeros((2, 3, 7), "float32"), start_index=np.array([4, 6]))
+    np.testing.assert_array_equal(started, np.stack([codes[4:7], codes[6:9]]))
+    assert len(np.unique(codes.round(6), axis=0)) == 9
+
+
+def test_too_long_for_the_positions():
+    with pytest.raises(ValueError, match="max_sequence_length=4.*length=5"):
+        PositionalEmbedding(max_sequence_length=4)(X)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu_tanh"])
+def test_feed_forward(activation):
+    layer = FeedForward(intermediate_dim=11, activation=activation)
+    layer.build(X.shape)
+    read.randomise(layer, seed=1)
+    inner = reference.linear(X, read.dense(layer.intermediate_dense))
+    expected = reference.linear(
+        getattr(reference, activation)(inner), read.dense(layer.output_dense)
+    )
+    np.testing.assert_allclose(layer(X), expected, atol=ATOL)
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("cross_attention", [False, True])
+def test_block(mask, norm_first, cross_attention):
+    layer = TransformerBlock(
+        num_heads=3,
+        intermediate_dim=11,
+        causal=cross_attention,
+        cross_attention=cross_attention,
+        norm_first=norm_first,
+    )
+    memory = {"encoder_output": MEMORY, "encoder_padding_mask": MEMORY_MASKS[mask]}
+    memory = memory if cross_attention else {}
+    layer(X, padding_mask=MASKS[mask], **memory)
+    read.randomise(layer, seed=1)
+    outputs = layer(X, padding_mask=MASKS[mask], **memory)
+    expected = reference.block(
+        X.astype("float64"),
+        read.block(layer),
+        3,
+        MASKS[mask],
+        causal=cross_attention,
+        norm_first=norm_first,
+        activation=reference.relu,
+        epsilon=1e-5,
+        memory=MEMORY if cross_attention else None,
+        memory_mask=MEMORY_MASKS[mask],
+    )
+    real = MASKS[mask] != 0
+    np.testing.assert_allclose(np.asarray(outputs)[real], expected[real], atol=ATOL)
+
+
+def test_dropout_stands_where_the_papers_put_it():
+    """Dropped: sublayer outputs before the residual, never the residual itself."""
+    block = TransformerBlock(num_heads=3, intermediate_dim=11, norm_first=True, dropout=0.999999)
+    # Nearly all sublayer outputs are dropped, so what stays is the residual stream.
+    np.testing.assert_allclose(block(X, training=True), X, atol=1e-6)
+    assert np.abs(np.asarray(block(X, training=False)) - X).max() > 0.1
+    attention = MultiHeadSelfAttention(num_heads=3, dropout=0.5)
+    first, second = (np.asarray(attention(X, training=True)) for _ in range(2))
+    assert np.abs(first - second).max() > 1e-3  # another mask each call
+
+
+@pytest.mark.parametrize(
+    "layer, inputs",
+    [
+        (MultiHeadSelfAttention(3, head_dim=5, causal=True, use_bias=False), (X,)),
+        (MultiHeadCrossAttention(3, kernel_initializer="he_normal"), (X, MEMORY)),
+        (PositionalEmbedding(8, kind="learned"), (X,)),
+        (FeedForward(11, activation="gelu_tanh", output_initializer="zeros"), (X,)),
+        (FeedForward(11, activation=keras.ops.tanh, use_bias=False), (X,)),
+        (TransformerBlock(3, 11, norm_first=True, dropout=0.2, norm_epsilon=1e-3), (X,)),
+    ],
+    ids=lambda x: getattr(x, "name", None),
+)
+def test_config_round_trip(layer, inputs):
+    check_layer(layer, *inputs)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: MultiHeadSelfAttention(num_heads=5)(X), "hidden_dim=12, num_heads=5"),
+        (lambda: MultiHeadSelfAttention(num_heads=0), "num_heads=0"),
+        (lambda: PositionalEmbedding(9, kind="sine"), "kind='sine'"),
+        (
+            lambda: MultiHeadSelfAttention(num_heads=3)(X, cache={"key": X}, index=0),
+            "causal=False",
+        ),
+    ],
+)
+def test_bad_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,170 @@
+"""The loss and the step against NumPy and against plain TensorFlow."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.reference import transformer as reference
+from tfmodels.models import gpt2
+from tfmodels.training import InverseSquareRoot, TimeBudget, losses, warmup_cosine
+
+SMALL = dict(
+    num_layers=2,
+    num_heads=3,
+    hidden_dim=12,
+    intermediate_dim=11,
+    vocabulary_size=13,
+    max_sequence_length=9,
+)
+
+
+@pytest.fixture
+def rows():
+    rng = np.random.default_rng(0)
+    return {
+        "hidden": rng.normal(size=(23, 5)).astype("float32"),
+        "kernel": rng.normal(size=(7, 5)).astype("float32"),
+        "labels": rng.integers(0, 7, 23),
+        "weights": rng.choice([0.0, 0.5, 1.0], 23).astype("float32"),
+    }
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("block_rows", [4, 1024])
+def test_vocabulary_loss(rows, label_smoothing, block_rows, monkeypatch):
+    monkeypatch.setattr(losses, "_BLOCK_ROWS", block_rows)
+    hidden, kernel = tf.Variable(rows["hidden"]), tf.Variable(rows["kernel"])
+    labels, weights = rows["labels"], rows["weights"]
+    with tf.GradientTape() as tape:
+        sums = losses.vocabulary_loss(
+            tf.convert_to_tensor(hidden), tf.convert_to_tensor(kernel), labels, weights,
+            label_smoothing,
+        )
+        loss = sums[0] * 3.0  # a factor from outside must reach the gradients
+    gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, [hidden, kernel])]
+    logits = rows["hidden"].astype("float64") @ rows["kernel"].astype("float64").T
+    expected = reference.cross_entropy(logits, labels, weights, label_smoothing)
+    np.testing.assert_allclose(sums, expected, rtol=1e-5)  # sums of 23 rows in float32
+    evaluated = losses.vocabulary_loss(
+        hidden, kernel, labels, weights, label_smoothing, differentiable=False
+    )
+    np.testing.assert_allclose(evaluated, expected, rtol=1e-5)
+    # Gradients: softmax - target, by hand.
+    target = np.eye(7)[labels] * (1 - label_smoothing) + label_smoothing / 7
+    error = (reference.softmax(logits) - target) * weights[:, None] * 3.0
+    np.testing.assert_allclose(gradients[0], error @ rows["kernel"], atol=1e-5)
+    np.testing.assert_allclose(gradients[1], error.T @ rows["hidden"], atol=1e-5)
+
+
+def test_vocabulary_loss_of_large_logits_and_no_targets(rows):
+    """Far beyond exp's range the loss is exact, and a batch without targets is 0, not NaN."""
+    logits = rows["hidden"].astype("float64") * 300 @ rows["kernel"].astype("float64").T
+    shifted = logits - logits.max(-1, keepdims=True)
+    expected = np.log(np.exp(shifted).sum(-1)) - shifted[np.arange(23), rows["labels"]]
+    nll = losses.vocabulary_loss(
+        rows["hidden"] * 300, rows["kernel"], rows["labels"], np.ones(23, "float32")
+    )[1]
+    np.testing.assert_allclose(nll, expected.sum(), rtol=1e-5)
+    nothing = losses.vocabulary_loss(
+        tf.constant(rows["hidden"]), tf.constant(rows["kernel"]), rows["labels"], np.zeros(23, "float32")
+    )
+    np.testing.assert_array_equal(nothing, 0)
+
+
+def batch():
+    rng = np.random.default_rng(1)
+    ids = rng.integers(0, 13, (4, 6))
+    weights = (np.arange(6) < [[6], [2], [5], [1]]).astype("float32")
+    return {"token_ids": ids, "padding_mask": weights.astype("int32")}, np.roll(ids, -1, 1), weights
+
+
+def test_step_equals_plain_tensorflow():
+    """One SGD step: the same weights as cross-entropy over whole logits by Keras."""
+    ours = gpt2("tiny", **SMALL, dropout=0.0, attention_dropout=0.0)
+    plain = type(ours).from_config(ours.get_config())
+    plain.set_weights(ours.get_weights())
+    x, y, weights = batch()
+    ours.compile(keras.optimizers.SGD(0.5))
+    logs = ours.train_on_batch(x, y, sample_weight=weights, return_dict=True)
+    with tf.GradientTape() as tape:
+        each = keras.ops.sparse_categorical_crossentropy(y, plain(x), from_logits=True)
+        loss = tf.reduce_sum(each * weights) / weights.sum()
+    variables = plain.trainable_variables
+    for variable, gradient in zip(variables, tape.gradient(loss, [v.value for v in variables]), strict=True):
+        variable.assign_sub(0.5 * tf.convert_to_tensor(gradient))
+    np.testing.assert_allclose(logs["loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(logs["perplexity"], np.exp(loss), rtol=1e-5)
+    for mine, theirs in zip(ours.trainable_variables, variables, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6, err_msg=mine.path)
+
+
+def test_metrics_weigh_tokens_not_batches():
+    model = gpt2("tiny", **SMALL)
+    model.compile()
+    x, y, weights = batch()
+    whole = model.evaluate(x, y, sample_weight=weights, batch_size=4, verbose=0, return_dict=True)
+    parts = model.evaluate(x, y, sample_weight=weights, batch_size=1, verbose=0, return_dict=True)
+    assert set(whole) == {"loss", "accuracy", "perplexity"}
+    for name, value in whole.items():
+        np.testing.assert_allclose(parts[name], value, rtol=1e-5)
+    hits = np.asarray(model(x)).argmax(-1) == y
+    np.testing.assert_allclose(whole["accuracy"], (hits * weights).sum() / weights.sum(), rtol=1e-5)
+
+
+def test_an_explicit_loss_is_keras_own():
+    model = gpt2("tiny", **SMALL)
+    model.compile("sgd", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x, y, _ = batch()
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    each = keras.ops.sparse_categorical_crossentropy(y, model(x), from_logits=True)
+    assert set(logs) == {"loss"}
+    np.testing.assert_allclose(logs["loss"], np.mean(each), rtol=1e-5)
+
+
+def test_compiled_model_saves_and_goes_on(tmp_path):
+    model = gpt2("tiny", **SMALL, dropout=0.0, attention_dropout=0.0)
+    model.compile(keras.optimizers.AdamW(1e-2))
+    x, y, weights = batch()
+    model.train_on_batch(x, y, sample_weight=weights)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    losses_ = [
+        m.train_on_batch(x, y, sample_weight=weights, return_dict=True)["loss"]
+        for m in (model, loaded, model, loaded)
+    ]
+    assert losses_[0] == losses_[1] and losses_[2] == losses_[3] and losses_[2] < losses_[0]
+
+
+def test_targets_are_needed():
+    model = gpt2("tiny", **SMALL)
+    model.compile()
+    with pytest.raises(ValueError, match="needs targets"):
+        model.fit(batch()[0], verbose=0)
+
+
+def test_schedules():
+    rate = InverseSquareRoot(0.5, warmup_steps=4)
+    # Section 5.3: rises by the step, then falls by its inverse square root.
+    expected = [0.5 * min((s + 1) / 4, ((s + 1) / 4) ** -0.5) for s in range(12)]
+    np.testing.assert_allclose([rate(s) for s in range(12)], expected, rtol=1e-6)
+    rate = warmup_cosine(0.5, total_steps=12, warmup_steps=4)
+    np.testing.assert_allclose([rate(0), rate(2), rate(4)], [0, 0.25, 0.5], atol=1e-7)
+    np.testing.assert_allclose([rate(8), rate(12)], [0.25, 0], atol=1e-7)
+    with pytest.raises(ValueError, match="total_steps=3, warmup_steps=3"):
+        warmup_cosine(0.5, 3, 3)
+
+
+def test_time_budget_stops_and_ends_at_rate_zero():
+    model = gpt2("tiny", **SMALL)
+    model.compile(keras.optimizers.SGD(1.0))
+    x, y, weights = batch()
+    data = tf.data.Dataset.from_tensors((x, y, weights)).repeat()
+    budget = TimeBudget(seconds=1.0, learning_rate=0.1, warmup_steps=2)
+    rates = []
+    spy = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: rates.append(float(model.optimizer.learning_rate.numpy()))
+    )
+    history = model.fit(data, steps_per_epoch=100_000, shuffle=False, verbose=0, callbacks=[spy, budget])
+    assert len(history.epoch) == 1 and 2 < len(rates) < 100_000
+    assert rates[0] == pytest.approx(0.05, rel=1e-4) and rates[-1] < 0.02 and max(rates) < 0.101

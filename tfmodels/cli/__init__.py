@@ -1,0 +1,176 @@
+"""The command line: parse, call the public API, print."""
+
+import os
+import sys
+from typing import Literal, NoReturn
+
+import jsonargparse
+
+from tfmodels._version import __version__
+
+# What a person's input can cause: told in one line. Anything else is our fault and shows where.
+_USER_ERRORS = (ValueError, OSError, ImportError)
+
+
+class _UsageError(Exception):
+    """Options that do not parse."""
+
+
+class _Parser(jsonargparse.ArgumentParser):
+    def error(self, message, ex=None) -> NoReturn:
+        raise _UsageError(message)
+
+
+def main(arguments=None):
+    """Runs a command line; returns the exit code: 2 for bad input, told in one line."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        command = arguments[0] if arguments and arguments[0] in _COMMANDS else None
+        if command == "train" and len(arguments) > 1 and not arguments[1].startswith("-"):
+            arguments.insert(1, "--config")  # tfmodels train config.yaml
+        options = _parser(command).parse_args(arguments)
+        _COMMANDS[options.subcommand].run(options[options.subcommand])
+    except _UsageError as error:
+        return _fail(f"{error} See tfmodels {command or ''} --help.".replace("  ", " "))
+    except _USER_ERRORS as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _fail(message):
+    print("tfmodels: error:", " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+def _parser(command):
+    """The parser, with the options of one command: the others' would load TensorFlow for nothing."""
+    parser = _Parser(
+        prog="tfmodels",
+        description="Transformer models for Keras 3 on TensorFlow.",
+        version=__version__,
+    )
+    subcommands = parser.add_subcommands(metavar="COMMAND", required=True)
+    for name, choice in _COMMANDS.items():
+        sub = _Parser(description=choice.__doc__)
+        if name == command:
+            choice.add_options(sub)
+        subcommands.add_subcommand(name, sub, help=choice.__doc__)
+    return parser
+
+
+class _Demo:
+    """train on a packaged corpus, score, export, and call the export from another process"""
+
+    @staticmethod
+    def add_options(parser):
+        parser.add_argument(
+            "--task",
+            type=Literal["translation", "generation"],
+            default="translation",
+            help="translation: English to Spanish; generation: in the manner of seven novels",
+        )
+        parser.add_argument(
+            "--minutes",
+            type=float,
+            default=4.2,
+            help="minutes of training; the rest takes about one more",
+        )
+        parser.add_argument(
+            "--output", default="runs/demo", help="folder for checkpoint, logs and SavedModel"
+        )
+        parser.add_argument(
+            "--strategy",
+            type=Literal["auto", "none", "mirrored"],
+            default="auto",
+            help="auto takes all GPUs where there are several",
+        )
+
+    @staticmethod
+    def run(options):
+        if not options.minutes > 0:
+            raise ValueError(f"--minutes must be above 0. Received: {options.minutes}.")
+        from tfmodels.cli import demo
+        from tfmodels.cli.run import check_writable
+
+        check_writable(options.output)
+        tasks = {"translation": demo.demo_translation, "generation": demo.demo_generation}
+        tasks[options.task](options.minutes, options.output, options.strategy)
+
+
+class _Train:
+    """train a model from a YAML file of a config's fields: tfmodels train config.yaml"""
+
+    @staticmethod
+    def add_options(parser):
+        from tfmodels.cli.train import TrainConfig
+
+        parser.add_argument("--config", action="config", help="a YAML file of the fields below")
+        parser.add_class_arguments(TrainConfig, fail_untyped=False)
+
+    @staticmethod
+    def run(options):
+        from tfmodels.cli.train import TrainConfig, train
+
+        fields = {name: value for name, value in vars(options).items() if name != "config"}
+        folder = train(TrainConfig(**fields))
+        print(f"Run folder:   {folder}")
+        print(f"TensorBoard:  tensorboard --logdir {os.path.join(folder, 'logs')}")
+
+
+class _Generate:
+    """continue or translate texts with a trained model"""
+
+    @staticmethod
+    def add_options(parser):
+        from tfmodels.generation import GenerationConfig
+
+        parser.add_argument("run", help="a run folder of tfmodels demo or train")
+        parser.add_argument("prompts", nargs="*", help="texts; none: the lines of standard input")
+        parser.add_class_arguments(GenerationConfig)
+
+    @staticmethod
+    def run(options):
+        from tfmodels.cli.run import load_run
+        from tfmodels.generation import generate
+
+        config = _generation_config(options)
+        model, tokenizer = load_run(options.run)
+        prompts = options.prompts or sys.stdin.read().splitlines()
+        for text in generate(model, prompts, tokenizer, config).text:
+            print(text)
+
+
+class _Export:
+    """write a trained model as a SavedModel that takes strings and returns strings"""
+
+    @staticmethod
+    def add_options(parser):
+        from tfmodels.generation import GenerationConfig
+
+        parser.add_argument("run", help="a run folder of tfmodels demo or train")
+        parser.add_argument("path", help="folder of all versions; the next free number is written")
+        parser.add_class_arguments(GenerationConfig)
+
+    @staticmethod
+    def run(options):
+        from tfmodels.cli.run import check_writable, load_run
+        from tfmodels.serving import export
+
+        config = _generation_config(options)
+        check_writable(options.path)
+        model, tokenizer = load_run(options.run)
+        print(export(model, tokenizer, options.path, config))
+
+
+_COMMANDS = {"demo": _Demo, "train": _Train, "generate": _Generate, "export": _Export}
+
+
+def _generation_config(options):
+    import dataclasses
+
+    from tfmodels.generation import GenerationConfig
+
+    names = [field.name for field in dataclasses.fields(GenerationConfig)]
+    return GenerationConfig(**{name: options[name] for name in names})

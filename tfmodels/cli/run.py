@@ -1,0 +1,69 @@
+"""A run folder: config.yaml, tokenizer.model, model.keras, logs/."""
+
+import os
+import shutil
+import tempfile
+
+
+def check_writable(path, needed_bytes=0):
+    """Makes the folder and checks that it can hold `needed_bytes`, before any long work.
+
+    Raises:
+        OSError: the folder cannot be made or written, or the disk has too little room.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as file:
+            file.write(b"\0" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise type(error)(error.errno, f"cannot write to {path!r}: {error.strerror}") from error
+    free = shutil.disk_usage(path).free
+    if free < needed_bytes:
+        raise OSError(
+            f"{path!r} needs {needed_bytes / 1e6:.0f} MB of free disk. Received: {free / 1e6:.0f} MB. "
+            "Free some, or choose another --output."
+        )
+
+
+def needed_bytes(model):
+    """What a run writes at most: a checkpoint with two optimizer slots, twice while it is replaced,
+    an export, and logs."""
+    return 4 * model.count_params() * (2 * 3 + 1) + 20_000_000
+
+
+def save_model(model, path):
+    """Writes model.keras aside, then renames: a failed write leaves what was there."""
+    folder, name = os.path.split(path)
+    aside = os.path.join(folder, f".writing-{name}")  # Keras looks at the ending
+    try:
+        model.save(aside)
+        os.replace(aside, path)
+    finally:
+        if os.path.exists(aside):
+            os.unlink(aside)
+
+
+def load_run(folder):
+    """The model and tokenizer of a run folder.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+    """
+    for name in ("model.keras", "tokenizer.model"):
+        path = os.path.join(folder, name)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(
+                f"no {name} in {folder!r}. Give the folder that tfmodels demo or train wrote."
+            )
+    import keras
+
+    import tfmodels
+
+    tokenizer = tfmodels.tokenizers.SentencePieceTokenizer.load(
+        os.path.join(folder, "tokenizer.model")
+    )
+    from tfmodels import models  # noqa: F401  registers the classes
+
+    return keras.saving.load_model(os.path.join(folder, "model.keras")), tokenizer

@@ -1,0 +1,237 @@
+"""`tfmodels train`: a run from a YAML file of a config's fields."""
+
+import dataclasses
+import os
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    Attributes:
+        output: the run folder: config, tokenizer, best model, TensorBoard logs.
+        task: translation trains an encoder-decoder on pairs, generation a GPT-2 on running text.
+        train: a file, TSV of source and target or text with one paragraph a line, or the name of a
+            packaged corpus: mt_enes_bible, lm_novels.
+        valid: the same for validation; left out, a packaged corpus has its own and a file none.
+        size: size of the model: tiny, base, big; or tiny, small, medium, large, xl.
+        model: fields of TransformerConfig or GPT2Config that override the size's.
+        vocabulary_size: pieces of the vocabulary that is learnt from the training text.
+        tokenizer: an existing SentencePiece model file instead.
+        max_length: tokens of an example: longer pairs are left out, text is cut into rows.
+        tokens_per_batch: positions in a batch, padding included.
+        epochs: passes over the training text, at the most.
+        patience: epochs without a better validation loss after which training stops.
+        optimizer: adamw, or muon for the kernels (AdamW for the rest).
+        learning_rate: the highest rate.
+        schedule: after linear warm-up, decay by inverse_square_root or by cosine.
+        warmup_steps: steps of linear warm-up.
+        weight_decay: decoupled weight decay.
+        precision: mixed_bfloat16, mixed_float16 or float32.
+        strategy: auto takes all GPUs where there are several; none; mirrored.
+        seed: of weights, dropout and shuffling.
+    """
+
+    output: str = "runs/train"
+    task: Literal["translation", "generation"] = "translation"
+    train: str = "mt_enes_bible"
+    valid: str | None = None
+    size: str = "tiny"
+    model: dict = dataclasses.field(default_factory=dict)
+    vocabulary_size: int = 4000
+    tokenizer: str | None = None
+    max_length: int = 64
+    tokens_per_batch: int = 4096
+    epochs: int = 10
+    patience: int = 3
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = 1e-3
+    schedule: Literal["inverse_square_root", "cosine"] = "cosine"
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    precision: Literal["mixed_bfloat16", "mixed_float16", "float32"] = "mixed_bfloat16"
+    strategy: Literal["auto", "none", "mirrored"] = "auto"
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("vocabulary_size", "max_length", "tokens_per_batch", "epochs", "warmup_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be above 0. Received: {self.learning_rate}.")
+        if self.max_length > self.tokens_per_batch:
+            raise ValueError(
+                "tokens_per_batch must be at least max_length. Received: "
+                f"tokens_per_batch={self.tokens_per_batch}, max_length={self.max_length}."
+            )
+
+
+def train(config):
+    """Trains a model and leaves a run folder. All input is checked before training starts.
+
+    Args:
+        config: a `TrainConfig`.
+
+    Returns:
+        str, the run folder.
+    """
+    import keras
+    import yaml
+
+    from tfmodels.cli.run import check_writable, needed_bytes, save_model
+    from tfmodels.training import make_strategy
+
+    check_writable(config.output)
+    train_texts = _read(config.task, config.train, "train")
+    valid_source = config.valid or (config.train if _is_packaged(config.train) else None)
+    valid_texts = None if valid_source is None else _read(config.task, valid_source, "valid")
+
+    keras.utils.set_random_seed(config.seed)
+    strategy = make_strategy(config.strategy)
+    keras.config.set_dtype_policy(config.precision)
+    _check_model_fields(config)
+    tokenizer = _tokenizer(config, train_texts)
+    with strategy.scope():
+        model = _model(config, tokenizer)
+    check_writable(config.output, needed_bytes(model))
+
+    examples = _examples(config, train_texts, tokenizer)
+    data = _batches(config, examples, shuffle=True)
+    steps = sum(1 for _ in data)
+    if not steps:
+        raise ValueError(
+            f"No example is as short as max_length={config.max_length} tokens. Raise max_length."
+        )
+    with strategy.scope():
+        model.compile(_optimizer(config, steps * config.epochs))
+    monitor = "loss"
+    valid_data = None
+    if valid_texts is not None:
+        valid_data = _batches(config, _examples(config, valid_texts, tokenizer), shuffle=False)
+        monitor = "val_loss"
+
+    tokenizer.save(os.path.join(config.output, "tokenizer.model"))
+    with open(os.path.join(config.output, "config.yaml"), "w", encoding="utf-8") as file:
+        yaml.safe_dump(dataclasses.asdict(config), file, sort_keys=False)
+    path = os.path.join(config.output, "model.keras")
+    print(f"{model.count_params():,} parameters, {steps} steps an epoch")
+    model.fit(
+        data.repeat(),
+        steps_per_epoch=steps,
+        epochs=config.epochs,
+        validation_data=valid_data,
+        shuffle=False,
+        callbacks=[
+            _save_best(lambda: save_model(model, path), monitor),
+            keras.callbacks.EarlyStopping(monitor, patience=config.patience),
+            keras.callbacks.TensorBoard(os.path.join(config.output, "logs"), update_freq=20),
+        ],
+    )
+    return config.output
+
+
+def _save_best(save, monitor):
+    """Saves at the end of each epoch whose monitored loss is the lowest so far."""
+    import keras
+
+    best = float("inf")
+
+    def on_epoch_end(epoch, logs):
+        nonlocal best
+        if logs[monitor] < best:
+            best = logs[monitor]
+            save()
+
+    return keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)
+
+
+def _is_packaged(name):
+    return name in ("mt_enes_bible", "lm_novels")
+
+
+def _read(task, source, split):
+    """Pairs or texts from a file or a packaged corpus; errors name file and line."""
+    from tfmodels import data, datasets
+
+    packaged = {"translation": "mt_enes_bible", "generation": "lm_novels"}[task]
+    if _is_packaged(source):
+        if source != packaged:
+            raise ValueError(f"task {task} needs {packaged} or a file. Received: {source!r}.")
+        return datasets.load(source, split)
+    if not os.path.isfile(source):
+        raise FileNotFoundError(f"no such file or packaged corpus: {source!r}")
+    return data.read_pairs(source) if task == "translation" else data.read_texts(source)
+
+
+def _check_model_fields(config):
+    """Fails on an unknown size or field before a vocabulary is learnt."""
+    from tfmodels.models import base, gpt2, transformer
+
+    reserved = {"vocabulary_size", "source_vocabulary_size", "target_vocabulary_size"}
+    for name in reserved & set(config.model):
+        raise ValueError(f"model.{name} comes from the tokenizer: set vocabulary_size instead.")
+    if config.task == "translation":
+        fields = base.make_config(
+            transformer.TransformerConfig, transformer.SIZES, config.size, config.model
+        )
+    else:
+        fields = base.make_config(gpt2.GPT2Config, gpt2.SIZES, config.size, config.model)
+    if config.max_length > fields.max_sequence_length:
+        raise ValueError(
+            "max_length must not be above the model's max_sequence_length. Received: "
+            f"max_length={config.max_length}, max_sequence_length={fields.max_sequence_length}."
+        )
+
+
+def _tokenizer(config, texts):
+    from tfmodels.tokenizers import SentencePieceTokenizer
+
+    if config.tokenizer is not None:
+        return SentencePieceTokenizer.load(config.tokenizer)
+    if config.task == "translation":
+        texts = [side for pair in texts for side in pair]
+        return SentencePieceTokenizer.train(texts, config.vocabulary_size)
+    return SentencePieceTokenizer.train(texts, config.vocabulary_size, normalization="identity")
+
+
+def _model(config, tokenizer):
+    from tfmodels import models
+
+    build = models.transformer if config.task == "translation" else models.gpt2
+    return build(config.size, vocabulary_size=tokenizer.vocabulary_size, **config.model)
+
+
+def _examples(config, texts, tokenizer):
+    from tfmodels import data
+
+    if config.task == "translation":
+        return data.sequence_to_sequence(texts, tokenizer, max_length=config.max_length)
+    return data.causal_language_modelling(texts, tokenizer, config.max_length)
+
+
+def _batches(config, examples, shuffle):
+    from tfmodels import data
+
+    if config.task == "translation":
+        size = {"tokens_per_batch": config.tokens_per_batch}
+    else:
+        size = {"batch_size": config.tokens_per_batch // config.max_length}
+    return data.batches(examples, shuffle=100_000 if shuffle else 0, seed=config.seed, **size)
+
+
+def _optimizer(config, total_steps):
+    import keras
+
+    from tfmodels.training import InverseSquareRoot, warmup_cosine
+
+    warmup_steps = min(config.warmup_steps, max(1, total_steps // 2))
+    if config.schedule == "cosine":
+        rate = warmup_cosine(config.learning_rate, total_steps, warmup_steps)
+    else:
+        rate = InverseSquareRoot(config.learning_rate, warmup_steps)
+    if config.optimizer == "muon":
+        return keras.optimizers.Muon(rate, adam_lr_ratio=0.1, weight_decay=config.weight_decay)
+    optimizer = keras.optimizers.AdamW(rate, beta_2=0.98, weight_decay=config.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
