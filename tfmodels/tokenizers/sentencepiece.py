@@ -6,6 +6,8 @@ import tempfile
 
 import tensorflow as tf
 
+from tfmodels.tokenizers import _tensorflow_text
+
 
 class SentencePieceTokenizer(tf.Module):
     """Text to ids and back in graph ops, so that it works inside tf.data and in a SavedModel.
@@ -34,7 +36,7 @@ class SentencePieceTokenizer(tf.Module):
         self.unknown_id = processor.unk_id()
         self.start_id = processor.bos_id()
         self.end_id = processor.eos_id()
-        self._tokenizer = _tensorflow_text().SentencepieceTokenizer(model, out_type=tf.int32)
+        self._tokenizer = _tensorflow_text.sentencepiece(model)
 
     @classmethod
     def train(
@@ -147,14 +149,3 @@ class SentencePieceTokenizer(tf.Module):
             return cls(model)
         except RuntimeError as error:
             raise ValueError(f"Not a SentencePiece model. Received: path={os.fspath(path)!r}.") from error
-
-
-def _tensorflow_text():
-    try:
-        import tensorflow_text
-    except ImportError as error:
-        raise ImportError(
-            "SentencePieceTokenizer needs tensorflow-text >= 2.21.1, which has no wheel for every "
-            "platform. Run pip install 'tensorflow-text>=2.21.1' where there is one."
-        ) from error
-    return tensorflow_text
