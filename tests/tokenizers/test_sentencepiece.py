@@ -44,6 +44,7 @@ def test_special_ids_vanish_and_inputs_may_be_lists(tokenizer):
 
 def test_works_in_tf_data_after_the_seed_is_set(tokenizer):
     """set_random_seed clears TensorFlow's kernel caches, and upstream's tokenizer with them."""
+    tokenizer = SentencePieceTokenizer(tokenizer._model)  # never used before the pipeline
     data = tf.data.Dataset.from_tensor_slices(TEXTS).batch(2).map(tokenizer.tokenize)
     before = [x.to_list() for x in data]
     keras.utils.set_random_seed(5)

@@ -35,4 +35,5 @@ def sentencepiece(model):
 
     tokenizer = tensorflow_text.SentencepieceTokenizer(model, out_type=tf.int32)
     tokenizer._model_resource = SharedModel()
+    _ = tokenizer._model_resource.resource_handle  # made now, and not in some function's graph
     return tokenizer
