@@ -1,0 +1,193 @@
+"""The command line: a small training run end to end, its help, and its errors."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+import tfmodels
+from tfmodels.cli import main
+from tfmodels.cli.baselines import dictionary_translate
+
+TINY = {"num_layers": 1, "hidden_dim": 16, "num_heads": 2, "intermediate_dim": 32}
+
+
+def fails(capsys, *arguments):
+    """The one line that a failed command prints; exit code 2."""
+    assert main([str(a) for a in arguments]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    errors = [line for line in lines if line.startswith("tfmodels: error:")]
+    assert len(errors) == 1 and lines[-1] == errors[0]
+    return errors[0]
+
+
+@pytest.fixture
+def config(tmp_path, bible):
+    """A config file for a run of seconds."""
+    for name, part in (("train", bible[:200]), ("valid", bible[200:240])):
+        lines = "".join(f"{source}\t{target}\n" for source, target in part)
+        (tmp_path / f"{name}.tsv").write_text(lines, encoding="utf-8")
+    fields = {
+        "output": str(tmp_path / "run"),
+        "train": str(tmp_path / "train.tsv"),
+        "valid": str(tmp_path / "valid.tsv"),
+        "model": TINY,
+        "vocabulary_size": 500,
+        "tokens_per_batch": 1024,
+        "epochs": 1,
+    }
+
+    def write(**changes):
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(fields | changes))
+        return tmp_path / "config.yaml"
+
+    return write
+
+
+@pytest.mark.slow
+def test_train_generate_export(config, tmp_path, capsys):
+    assert main(["train", str(config()), "--epochs", "2", "--optimizer", "muon"]) == 0
+    run = tmp_path / "run"
+    assert {"config.yaml", "logs", "model.keras", "tokenizer.model"} == {p.name for p in run.iterdir()}
+    assert yaml.safe_load((run / "config.yaml").read_text())["epochs"] == 2
+    capsys.readouterr()
+    assert main(["generate", str(run), "Jesus wept.", "God", "--max_new_tokens=5"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 2
+    assert main(["export", str(run), str(tmp_path / "out"), "--max_new_tokens=5"]) == 0
+    path = capsys.readouterr().out.strip()
+    assert path == str(tmp_path / "out" / "1")
+    script = tfmodels.__path__[0] + "/cli/call_saved_model.py"
+    answers = subprocess.run(
+        [sys.executable, "-I", script, path],
+        input=json.dumps(["Jesus wept.", "God"]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(answers.stdout) == printed
+    with open(run / "config.yaml") as file:  # a run's own config makes the same run
+        assert yaml.safe_load(file)["model"] == TINY
+
+
+@pytest.mark.slow
+def test_train_generation_task(config, tmp_path):
+    (tmp_path / "text.txt").write_text("It was a dark and stormy night.\nAnd then?\n" * 60)
+    path = config(
+        task="generation", train=str(tmp_path / "text.txt"), valid=None, vocabulary_size=285,
+        max_length=16, schedule="inverse_square_root",
+    )
+    assert main(["train", str(path)]) == 0
+    assert (tmp_path / "run" / "model.keras").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"size": "huge"}, "size='huge'. Choose one of: tiny"),
+        ({"model": {"num_layer": 2}}, "did you mean 'num_layers'"),
+        ({"model": {"vocabulary_size": 2}}, "set vocabulary_size instead"),
+        ({"model": TINY | {"num_heads": 3}}, "hidden_dim=16, num_heads=3"),
+        ({"epoch": 3}, "epoch"),
+        ({"epochs": "many"}, "epochs"),
+        ({"epochs": 0}, "epochs must be at least 1. Received: 0"),
+        ({"max_length": 500}, "max_length=500, max_sequence_length=128"),
+        ({"max_length": 1}, "no example is as short as max_length=1"),
+        ({"train": "/nowhere.tsv"}, "'/nowhere.tsv'"),
+        ({"train": "lm_novels"}, "'lm_novels'"),
+        ({"task": "poetry"}, "poetry"),
+        ({"output": "/proc/run"}, "'/proc/run'"),
+        ({"vocabulary_size": 100_000}, "vocabulary_size=100000"),
+    ],
+)
+def test_bad_config(config, tmp_path, capsys, changes, message):
+    assert message in fails(capsys, "train", config(**changes)).replace("Did", "did").replace("No e", "no e")
+    run = tmp_path / "run"
+    assert not run.exists() or not list(run.iterdir())  # no half-written run
+
+
+@pytest.mark.parametrize("content, message", [("", "empty"), ("a\tb\nalone\n", "train.tsv:2:")])
+def test_bad_training_file(config, tmp_path, capsys, content, message):
+    path = config()
+    (tmp_path / "train.tsv").write_text(content)
+    assert message in fails(capsys, "train", path)
+
+
+def test_too_little_disk(config, capsys, monkeypatch):
+    import collections
+    import shutil
+
+    usage = collections.namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1000))
+    assert "of free disk. Received: 0 MB" in fails(capsys, "train", config())
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["train", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["demo", "--minutes", "soon"], "soon"),
+        (["demo", "--minutes", "-1"], "Received: -1.0"),
+        (["demo", "--task", "poetry"], "poetry"),
+        (["demo", "--output", "/proc/x"], "'/proc/x'"),
+        (["demo", "--nothing"], "--nothing"),
+        (["nothing"], "nothing"),
+        (["generate", "/nowhere", "text"], "no model.keras in '/nowhere'"),
+        (["generate", "/nowhere", "text", "--method", "best"], "'best'"),
+        (["export", "/nowhere", "/proc/x"], "'/proc/x'"),
+    ],
+)
+def test_bad_arguments(capsys, arguments, message):
+    assert message in fails(capsys, *arguments)
+
+
+@pytest.mark.parametrize("command", ["", "demo", "train", "generate", "export"])
+def test_help_names_every_option(capsys, command):
+    import dataclasses
+
+    from tfmodels.cli.train import TrainConfig
+
+    with pytest.raises(SystemExit) as stopped:
+        main([*command.split(), "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    found = set(re.findall(r"^  (?:-h, )?--([a-z_]+)", text, re.MULTILINE))
+    generation = {f.name for f in dataclasses.fields(tfmodels.GenerationConfig)}
+    assert found == {"help"} | {
+        "": {"version"},
+        "demo": {"task", "minutes", "output", "strategy"},
+        "train": {"config", "print_config"} | {f.name for f in dataclasses.fields(TrainConfig)},
+        "generate": generation,
+        "export": generation,
+    }[command]
+
+
+def test_dictionary_baseline():
+    pairs = [("the house", "la casa"), ("the book", "el libro"), ("a book", "un libro")]
+    pairs += [("a house", "una casa"), ("green house", "casa verde")]
+    answers = dictionary_translate(pairs, ["green book", "unknown house"])
+    assert answers == ["verde libro", "unknown casa"]
+
+
+@pytest.mark.slow
+def test_interrupted_save_keeps_the_old_model(tmp_path, monkeypatch):
+    from tfmodels.cli.run import save_model
+
+    model = tfmodels.models.gpt2("tiny", **TINY, vocabulary_size=7)
+    path = str(tmp_path / "model.keras")
+    save_model(model, path)
+    before = (tmp_path / "model.keras").read_bytes()
+
+    def full_disk(self, path):
+        with open(path, "wb") as file:
+            file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(model), "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_model(model, path)
+    assert (tmp_path / "model.keras").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model.keras"]

@@ -1,0 +1,67 @@
+"""Who may import whom: the table of docs/design.md, read off the code with ast."""
+
+import ast
+import pathlib
+
+PACKAGE = pathlib.Path(__file__).parent.parent / "tfmodels"
+TRAINING_PARTS = {"training.step"}
+EVERYTHING = {"*"}
+MAY_IMPORT = {
+    "layers": set(),
+    "training": {"layers"},
+    "models": {"layers", *TRAINING_PARTS},
+    "tokenizers": set(),
+    "datasets": set(),
+    "data": set(),
+    "generation": set(),
+    "serving": {"generation"},
+    "cli": EVERYTHING,
+}
+PRIVATE_KERAS = ("keras.src", "keras._")
+
+
+def imports(path):
+    """Dotted names that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def files():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if room not in ("__init__", "_version"):
+            yield room, path
+
+
+def test_every_room_keeps_to_the_table():
+    rooms = set()
+    for room, path in files():
+        rooms.add(room)
+        allowed = MAY_IMPORT[room]
+        for name in imports(path):
+            if allowed == EVERYTHING or not name.startswith("tfmodels."):
+                continue
+            target = name.removeprefix("tfmodels.")
+            fine = {room, "_version", *allowed}
+            assert any(target == f or target.startswith(f + ".") for f in fine), f"{path}: {name}"
+    assert rooms == set(MAY_IMPORT)
+
+
+def test_layers_and_models_are_backend_neutral():
+    for room, path in files():
+        if room in ("layers", "models"):
+            assert not any(name.split(".")[0] == "tensorflow" for name in imports(path)), path
+
+
+def test_no_private_keras():
+    for _, path in files():
+        assert not any(name.startswith(PRIVATE_KERAS) for name in imports(path)), path
+
+
+def test_the_table_sees_a_breach(tmp_path):
+    """The reader finds imports inside functions too."""
+    (tmp_path / "x.py").write_text("def f():\n    from tfmodels.models import gpt2\n")
+    assert list(imports(tmp_path / "x.py")) == ["tfmodels.models.gpt2"]
