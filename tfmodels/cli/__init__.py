@@ -29,6 +29,7 @@ def main(arguments=None):
         if command == "train" and len(arguments) > 1 and not arguments[1].startswith("-"):
             arguments.insert(1, "--config")  # tfmodels train config.yaml
         options = _parser(command).parse_args(arguments)
+        _load_tensorflow_quietly()
         _COMMANDS[options.subcommand].run(options[options.subcommand])
     except _UsageError as error:
         return _fail(f"{error} See tfmodels {command or ''} --help.".replace("  ", " "))
@@ -37,6 +38,24 @@ def main(arguments=None):
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _load_tensorflow_quietly():
+    """Imports TensorFlow and finds its devices without the notes that it prints meanwhile.
+
+    They are written before any log level counts, so the file descriptor is turned away.
+    """
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 def _fail(message):
@@ -74,7 +93,7 @@ class _Demo:
         parser.add_argument(
             "--minutes",
             type=float,
-            default=4.2,
+            default=3.8,
             help="minutes of training; the rest takes about one more",
         )
         parser.add_argument(
@@ -124,6 +143,7 @@ class _Generate:
 
     @staticmethod
     def add_options(parser):
+        _load_tensorflow_quietly()
         from tfmodels.generation import GenerationConfig
 
         parser.add_argument("run", help="a run folder of tfmodels demo or train")
@@ -147,6 +167,7 @@ class _Export:
 
     @staticmethod
     def add_options(parser):
+        _load_tensorflow_quietly()
         from tfmodels.generation import GenerationConfig
 
         parser.add_argument("run", help="a run folder of tfmodels demo or train")

@@ -12,5 +12,5 @@ import tensorflow_text  # noqa: F401  registers the SentencePiece ops
 texts = json.load(sys.stdin)
 model = tf.saved_model.load(sys.argv[1])
 answers = model.signatures["serving_default"](text=tf.constant(texts))["text"]
-assert "tfmodels" not in sys.modules and "keras.src.models" not in sys.modules
+assert "tfmodels" not in sys.modules
 json.dump([answer.decode() for answer in answers.numpy()], sys.stdout)

@@ -8,7 +8,7 @@ import time
 
 # Test and validation sentences: the whole splits' verses of at most this length.
 _MAX_TEST_WORDS = 18
-_EPOCHS = 5
+_EPOCHS = 4
 
 
 def demo_translation(minutes, output, strategy):
@@ -29,25 +29,25 @@ def demo_translation(minutes, output, strategy):
         f"{len(test_pairs)} for the test, of at most {_MAX_TEST_WORDS} words"
     )
     tokenizer = _learn_vocabulary(
-        (side for pair in train_pairs for side in pair), 4000, normalization="nmt_nfkc"
+        (side for pair in train_pairs for side in pair), 2000, normalization="nmt_nfkc"
     )
 
     def examples(pairs):
-        return tfmodels.data.sequence_to_sequence(pairs, tokenizer, max_length=64)
+        return tfmodels.data.sequence_to_sequence(pairs, tokenizer, max_length=80)
 
     def build():
         return tfmodels.models.transformer(
-            "tiny", vocabulary_size=tokenizer.vocabulary_size, norm_first=True
+            "tiny", vocabulary_size=tokenizer.vocabulary_size, norm_first=True, dropout=0.0
         )
 
     train_data = tfmodels.data.batches(
-        examples(train_pairs), tokens_per_batch=4096, shuffle=100_000, repeat=True
+        examples(train_pairs), tokens_per_batch=2048, shuffle=100_000, repeat=True
     )
-    valid_data = tfmodels.data.batches(examples(valid_pairs), tokens_per_batch=4096)
+    valid_data = tfmodels.data.batches(examples(valid_pairs), tokens_per_batch=2048)
     model = _train(build, train_data, valid_data, minutes, output, strategy)
 
     sources, references = (list(side) for side in zip(*test_pairs, strict=True))
-    options = {"method": "beam", "num_beams": 4, "max_new_tokens": 63}
+    options = {"method": "beam", "num_beams": 4, "max_new_tokens": 60}
     answers = _translate(model, tokenizer, sources, options)
 
     def bleu(hypotheses):
@@ -128,7 +128,7 @@ def _train(build, train_data, valid_data, minutes, output, strategy_name):
     strategy = make_strategy(strategy_name)
     with strategy.scope():
         model = build()
-        model.compile(keras.optimizers.Muon(0.02, adam_lr_ratio=0.1, weight_decay=0.01))
+        model.compile(keras.optimizers.Muon(0.02, adam_lr_ratio=0.3, weight_decay=0.01))
     check_writable(output, needed_bytes(model))
     print(f"{model.count_params():,} parameters, {minutes:g} minutes of training")
     budget = TimeBudget(minutes * 60, learning_rate=0.02, warmup_steps=50)
@@ -139,6 +139,7 @@ def _train(build, train_data, valid_data, minutes, output, strategy_name):
         steps_per_epoch=steps,
         epochs=_EPOCHS,
         validation_data=valid_data,
+        validation_steps=sum(1 for _ in valid_data),
         shuffle=False,
         callbacks=[budget, keras.callbacks.TensorBoard(logs, update_freq=10)],
     )
