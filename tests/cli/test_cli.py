@@ -77,8 +77,12 @@ def test_train_generate_export(config, tmp_path, capsys):
 def test_train_generation_task(config, tmp_path):
     (tmp_path / "text.txt").write_text("It was a dark and stormy night.\nAnd then?\n" * 60)
     path = config(
-        task="generation", train=str(tmp_path / "text.txt"), valid=None, vocabulary_size=285,
-        max_length=16, schedule="inverse_square_root",
+        task="generation",
+        train=str(tmp_path / "text.txt"),
+        valid=None,
+        vocabulary_size=285,
+        max_length=16,
+        schedule="inverse_square_root",
     )
     assert main(["train", str(path)]) == 0
     assert (tmp_path / "run" / "model.keras").exists()
@@ -156,13 +160,17 @@ def test_help_names_every_option(capsys, command):
     text = capsys.readouterr().out
     found = set(re.findall(r"^  (?:-h, )?--([a-z_]+)", text, re.MULTILINE))
     generation = {f.name for f in dataclasses.fields(tfmodels.GenerationConfig)}
-    assert found == {"help"} | {
-        "": {"version"},
-        "demo": {"task", "minutes", "output", "strategy"},
-        "train": {"config", "print_config"} | {f.name for f in dataclasses.fields(TrainConfig)},
-        "generate": generation,
-        "export": generation,
-    }[command]
+    assert (
+        found
+        == {"help"}
+        | {
+            "": {"version"},
+            "demo": {"task", "minutes", "output", "strategy"},
+            "train": {"config", "print_config"} | {f.name for f in dataclasses.fields(TrainConfig)},
+            "generate": generation,
+            "export": generation,
+        }[command]
+    )
 
 
 def test_dictionary_baseline():

@@ -151,16 +151,12 @@ def beam_by_hand(model, prompt, beams, steps, length_penalty):
 
 @pytest.mark.parametrize("beams, length_penalty", itertools.product([1, 2, 4], [0.0, 1.0]))
 def test_beam_search(encoder_decoder, decoder, beams, length_penalty):
-    options = dict(
-        method="beam", num_beams=beams, max_new_tokens=5, length_penalty=length_penalty
-    )
+    options = dict(method="beam", num_beams=beams, max_new_tokens=5, length_penalty=length_penalty)
     result = generate(encoder_decoder, padded(PROMPTS, "encoder_token_ids"), Ids, **options)
     expected = [beam_by_hand(encoder_decoder, p, beams, 5, length_penalty) for p in PROMPTS]
     assert rows_of(result) == expected
     result = generate(decoder, padded(PROMPTS), Ids, **options)
-    expected = [
-        beam_by_hand(decoder, p, beams, min(5, 9 - len(p) + 1), length_penalty) for p in PROMPTS
-    ]
+    expected = [beam_by_hand(decoder, p, beams, min(5, 9 - len(p) + 1), length_penalty) for p in PROMPTS]
     assert rows_of(result) == expected
 
 

@@ -43,9 +43,7 @@ def test_self_attention(mask, causal):
     def may_see(b, i, j):
         return MASKS[mask][b, i] == MASKS[mask][b, j] and (j <= i or not causal)
 
-    expected, expected_weights = reference.multi_head_attention(
-        X, X, read.attention(layer), 3, may_see
-    )
+    expected, expected_weights = reference.multi_head_attention(X, X, read.attention(layer), 3, may_see)
     np.testing.assert_allclose(outputs, expected, atol=ATOL)
     np.testing.assert_allclose(weights, expected_weights, atol=ATOL)
     np.testing.assert_array_equal(layer(X, padding_mask=MASKS[mask]), outputs)
@@ -72,9 +70,7 @@ def test_cross_attention(mask):
     def may_see(b, i, j):
         return MASKS[mask][b, i] == MEMORY_MASKS[mask][b, j]
 
-    expected, expected_weights = reference.multi_head_attention(
-        X, MEMORY, read.attention(layer), 3, may_see
-    )
+    expected, expected_weights = reference.multi_head_attention(X, MEMORY, read.attention(layer), 3, may_see)
     real = MASKS[mask] != 0
     np.testing.assert_allclose(np.asarray(outputs)[real], expected[real], atol=ATOL)
     weights = np.swapaxes(weights, 1, 2)[real]
@@ -85,9 +81,7 @@ def test_head_dim_of_its_own():
     layer = MultiHeadSelfAttention(num_heads=3, head_dim=2)
     layer.build(X.shape)
     read.randomise(layer, seed=1)
-    expected, _ = reference.multi_head_attention(
-        X, X, read.attention(layer), 3, lambda b, i, j: True
-    )
+    expected, _ = reference.multi_head_attention(X, X, read.attention(layer), 3, lambda b, i, j: True)
     np.testing.assert_allclose(layer(X), expected, atol=ATOL)
 
 
@@ -122,9 +116,7 @@ def test_feed_forward(activation):
     layer.build(X.shape)
     read.randomise(layer, seed=1)
     inner = reference.linear(X, read.dense(layer.intermediate_dense))
-    expected = reference.linear(
-        getattr(reference, activation)(inner), read.dense(layer.output_dense)
-    )
+    expected = reference.linear(getattr(reference, activation)(inner), read.dense(layer.output_dense))
     np.testing.assert_allclose(layer(X), expected, atol=ATOL)
 
 

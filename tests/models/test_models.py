@@ -77,8 +77,7 @@ def test_sizes_are_the_papers():
         attention = 4 * (d * d + d)
         feed_forward = d * f + f + f * d + d
         return config.num_layers * sum(
-            2 * d + {"attention": attention, "feed_forward": feed_forward}[name]
-            for name in sublayers
+            2 * d + {"attention": attention, "feed_forward": feed_forward}[name] for name in sublayers
         )
 
     config = GPT2Config()

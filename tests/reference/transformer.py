@@ -66,14 +66,13 @@ def multi_head_attention(queries, memory, weights, num_heads, allowed):
                 scores = np.array([q[b, i, part] @ k[b, j, part] for j in keys]) / math.sqrt(size)
                 probabilities = softmax(scores)
                 all_weights[b, h, i, keys] = probabilities
-                heads[b, i, part] = sum(
-                    p * v[b, j, part] for p, j in zip(probabilities, keys, strict=True)
-                )
+                heads[b, i, part] = sum(p * v[b, j, part] for p, j in zip(probabilities, keys, strict=True))
     return linear(heads, weights["output"]), all_weights
 
 
-def block(x, weights, num_heads, mask, *, causal, norm_first, activation, epsilon, memory=None,
-          memory_mask=None):
+def block(
+    x, weights, num_heads, mask, *, causal, norm_first, activation, epsilon, memory=None, memory_mask=None
+):
     """A block of section 3.1 (or GPT-2's pre-norm), with masks of 0 = padding, k = k-th sequence."""
 
     def may_see(b, i, j):
@@ -116,19 +115,22 @@ def gpt2(weights, token_ids, mask, num_heads, epsilon):
     x = weights["tokens"][token_ids] + weights["positions"][positions(mask)]
     for layer in weights["blocks"]:
         x = block(
-            x, layer, num_heads, mask, causal=True, norm_first=True, activation=gelu_tanh,
+            x,
+            layer,
+            num_heads,
+            mask,
+            causal=True,
+            norm_first=True,
+            activation=gelu_tanh,
             epsilon=epsilon,
         )
     return layer_norm(x, *weights["norm"], epsilon) @ weights["tokens"].T
 
 
-def transformer(weights, source_ids, source_mask, target_ids, target_mask, num_heads, epsilon,
-                norm_first):
+def transformer(weights, source_ids, source_mask, target_ids, target_mask, num_heads, epsilon, norm_first):
     def embed(table, ids, mask):
         hidden_dim = table.shape[1]
-        codes = np.array(
-            [[position_code(p, hidden_dim) for p in row] for row in positions(mask)]
-        )
+        codes = np.array([[position_code(p, hidden_dim) for p in row] for row in positions(mask)])
         return table[ids] * math.sqrt(hidden_dim) + codes
 
     options = {"norm_first": norm_first, "activation": relu, "epsilon": epsilon}
@@ -140,7 +142,13 @@ def transformer(weights, source_ids, source_mask, target_ids, target_mask, num_h
     y = embed(weights["target"], target_ids, target_mask)
     for layer in weights["decoder"]:
         y = block(
-            y, layer, num_heads, target_mask, causal=True, memory=x, memory_mask=source_mask,
+            y,
+            layer,
+            num_heads,
+            target_mask,
+            causal=True,
+            memory=x,
+            memory_mask=source_mask,
             **options,
         )
     if norm_first:

@@ -25,9 +25,7 @@ def test_equals_the_library(tokenizer, bible, tmp_path):
 
 
 def test_identity_is_lossless():
-    tokenizer = SentencePieceTokenizer.train(
-        TEXTS * 20, vocabulary_size=290, normalization="identity"
-    )
+    tokenizer = SentencePieceTokenizer.train(TEXTS * 20, vocabulary_size=290, normalization="identity")
     unseen = ["é ü  ß", "\u200b zero width", "  leading"]
     texts = [text for text in TEXTS + unseen if text]
     got = [t.decode() for t in tokenizer.detokenize(tokenizer.tokenize(texts)).numpy()]

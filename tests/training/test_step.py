@@ -38,7 +38,10 @@ def test_vocabulary_loss(rows, label_smoothing, block_rows, monkeypatch):
     labels, weights = rows["labels"], rows["weights"]
     with tf.GradientTape() as tape:
         sums = losses.vocabulary_loss(
-            tf.convert_to_tensor(hidden), tf.convert_to_tensor(kernel), labels, weights,
+            tf.convert_to_tensor(hidden),
+            tf.convert_to_tensor(kernel),
+            labels,
+            weights,
             label_smoothing,
         )
         loss = sums[0] * 3.0  # a factor from outside must reach the gradients
@@ -46,9 +49,7 @@ def test_vocabulary_loss(rows, label_smoothing, block_rows, monkeypatch):
     logits = rows["hidden"].astype("float64") @ rows["kernel"].astype("float64").T
     expected = reference.cross_entropy(logits, labels, weights, label_smoothing)
     np.testing.assert_allclose(sums, expected, rtol=1e-5)  # sums of 23 rows in float32
-    evaluated = losses.vocabulary_loss(
-        hidden, kernel, labels, weights, label_smoothing, differentiable=False
-    )
+    evaluated = losses.vocabulary_loss(hidden, kernel, labels, weights, label_smoothing, differentiable=False)
     np.testing.assert_allclose(evaluated, expected, rtol=1e-5)
     # Gradients: softmax - target, by hand.
     target = np.eye(7)[labels] * (1 - label_smoothing) + label_smoothing / 7

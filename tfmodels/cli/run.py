@@ -61,9 +61,7 @@ def load_run(folder):
 
     import tfmodels
 
-    tokenizer = tfmodels.tokenizers.SentencePieceTokenizer.load(
-        os.path.join(folder, "tokenizer.model")
-    )
+    tokenizer = tfmodels.tokenizers.SentencePieceTokenizer.load(os.path.join(folder, "tokenizer.model"))
     from tfmodels import models  # noqa: F401  registers the classes
 
     return keras.saving.load_model(os.path.join(folder, "model.keras")), tokenizer

@@ -172,9 +172,7 @@ def _check_model_fields(config):
     for name in reserved & set(config.model):
         raise ValueError(f"model.{name} comes from the tokenizer: set vocabulary_size instead.")
     if config.task == "translation":
-        fields = base.make_config(
-            transformer.TransformerConfig, transformer.SIZES, config.size, config.model
-        )
+        fields = base.make_config(transformer.TransformerConfig, transformer.SIZES, config.size, config.model)
     else:
         fields = base.make_config(gpt2.GPT2Config, gpt2.SIZES, config.size, config.model)
     if config.max_length > fields.max_sequence_length:

@@ -108,9 +108,7 @@ def causal_language_modelling(texts, tokenizer, length, stride=None):
             "token_ids": tf.ensure_shape(
                 tf.pad(window[:-1], padding, constant_values=tokenizer.pad_id), (length,)
             ),
-            "padding_mask": tf.ensure_shape(
-                tf.pad(tf.ones_like(window[:-1]), padding), (length,)
-            ),
+            "padding_mask": tf.ensure_shape(tf.pad(tf.ones_like(window[:-1]), padding), (length,)),
         }
         y = tf.ensure_shape(tf.pad(window[1:], padding, constant_values=tokenizer.pad_id), (length,))
         return x, y, tf.cast(scored, tf.float32)

@@ -35,9 +35,7 @@ def batches(examples, batch_size=None, tokens_per_batch=None, shuffle=0, seed=0,
         examples = examples.padded_batch(batch_size)
     else:
         boundaries, sizes = _buckets(tokens_per_batch)
-        examples = examples.bucket_by_sequence_length(
-            lambda x, y, weight: _length(x, y), boundaries, sizes
-        )
+        examples = examples.bucket_by_sequence_length(lambda x, y, weight: _length(x, y), boundaries, sizes)
     return examples.prefetch(tf.data.AUTOTUNE)
 
 

@@ -61,9 +61,7 @@ def beam_search(model, inputs, prompt, lengths, config, end_id):
             tokens=tf.concat([ended["tokens"], tokens], 1),
             length=tf.concat([ended["length"], length], 1),
         )
-        open_ = _best(
-            beams, score=tf.where(ends, _NEVER, score), tokens=tokens, parent=parent, token=token
-        )
+        open_ = _best(beams, score=tf.where(ends, _NEVER, score), tokens=tokens, parent=parent, token=token)
         parent = open_.pop("parent")
         token = tf.reshape(open_.pop("token"), (-1,))
         order = tf.reshape(tf.range(batch)[:, None] * beams + parent, (-1,))

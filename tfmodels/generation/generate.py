@@ -84,9 +84,7 @@ def make_generation_config(config=None, options=None):
         if name not in fields:
             close = difflib.get_close_matches(name, fields, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ValueError(
-                f"Unknown generation option {name!r}.{hint} The options: {', '.join(fields)}."
-            )
+            raise ValueError(f"Unknown generation option {name!r}.{hint} The options: {', '.join(fields)}.")
     return dataclasses.replace(config, **options)
 
 

@@ -146,9 +146,7 @@ class TransformerBlock(keras.layers.Layer):
         def attend(x):
             if cache is None:
                 return self.attention(x, padding_mask=padding_mask, training=training)
-            x, new_cache["self"] = self.attention(
-                x, cache=cache["self"], index=index, training=training
-            )
+            x, new_cache["self"] = self.attention(x, cache=cache["self"], index=index, training=training)
             return x
 
         def attend_to_encoder(x):

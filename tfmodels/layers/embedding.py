@@ -61,9 +61,7 @@ class PositionalEmbedding(keras.layers.Layer):
     def build(self, input_shape):
         shape = (self.max_sequence_length, input_shape[-1])
         if self.kind == "learned":
-            self.table = self.add_weight(
-                shape=shape, initializer=self.initializer, name="embeddings"
-            )
+            self.table = self.add_weight(shape=shape, initializer=self.initializer, name="embeddings")
         else:
             self.table = sinusoidal_table(*shape)
 

@@ -109,9 +109,7 @@ class GPT2(TransformerModel):
             dtype=dtype,
             name="position_embedding",
         )
-        self.embedding_dropout = keras.layers.Dropout(
-            config.dropout, dtype=dtype, name="embedding_dropout"
-        )
+        self.embedding_dropout = keras.layers.Dropout(config.dropout, dtype=dtype, name="embedding_dropout")
         self.blocks = [
             TransformerBlock(
                 config.num_heads,

@@ -116,9 +116,7 @@ class Transformer(TransformerModel):
                 config.hidden_dim,
                 # Section 3.4 multiplies by sqrt(d): this start gives embeddings of variance 1
                 # beside position codes of variance 1/2, and logits of variance 1.
-                embeddings_initializer=keras.initializers.RandomNormal(
-                    stddev=config.hidden_dim**-0.5
-                ),
+                embeddings_initializer=keras.initializers.RandomNormal(stddev=config.hidden_dim**-0.5),
                 dtype=dtype,
                 name=name,
             )
@@ -140,9 +138,7 @@ class Transformer(TransformerModel):
             ]
 
         def norm(name):
-            return keras.layers.LayerNormalization(
-                epsilon=config.norm_epsilon, dtype=dtype, name=name
-            )
+            return keras.layers.LayerNormalization(epsilon=config.norm_epsilon, dtype=dtype, name=name)
 
         self.target_embedding = embedding(config.target_vocabulary_size, "target_embedding")
         self.source_embedding = self.target_embedding
@@ -151,18 +147,10 @@ class Transformer(TransformerModel):
         self.position_embedding = PositionalEmbedding(
             config.max_sequence_length, dtype=dtype, name="position_embedding"
         )
-        self.encoder_dropout = keras.layers.Dropout(
-            config.dropout, dtype=dtype, name="encoder_dropout"
-        )
-        self.decoder_dropout = keras.layers.Dropout(
-            config.dropout, dtype=dtype, name="decoder_dropout"
-        )
-        self.encoder_blocks = blocks(
-            config.num_encoder_layers or config.num_layers, "encoder_block"
-        )
-        self.decoder_blocks = blocks(
-            config.num_layers, "decoder_block", causal=True, cross_attention=True
-        )
+        self.encoder_dropout = keras.layers.Dropout(config.dropout, dtype=dtype, name="encoder_dropout")
+        self.decoder_dropout = keras.layers.Dropout(config.dropout, dtype=dtype, name="decoder_dropout")
+        self.encoder_blocks = blocks(config.num_encoder_layers or config.num_layers, "encoder_block")
+        self.decoder_blocks = blocks(config.num_layers, "decoder_block", causal=True, cross_attention=True)
         # Post-norm blocks end in a norm already.
         self.encoder_norm = norm("encoder_norm") if config.norm_first else None
         self.decoder_norm = norm("decoder_norm") if config.norm_first else None
@@ -229,10 +217,7 @@ class Transformer(TransformerModel):
         encoder_output = self.encode(inputs)
         batch = ops.shape(encoder_output)[0]
         return {
-            "blocks": [
-                block.init_cache(batch, max_length, encoder_output)
-                for block in self.decoder_blocks
-            ],
+            "blocks": [block.init_cache(batch, max_length, encoder_output) for block in self.decoder_blocks],
             "encoder_padding_mask": inputs["encoder_padding_mask"],
         }
 

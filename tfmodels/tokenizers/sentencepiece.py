@@ -39,9 +39,7 @@ class SentencePieceTokenizer(tf.Module):
         self._tokenizer = _tensorflow_text.sentencepiece(model)
 
     @classmethod
-    def train(
-        cls, texts, vocabulary_size, model_type="unigram", normalization="nmt_nfkc", seed_size=200_000
-    ):
+    def train(cls, texts, vocabulary_size, model_type="unigram", normalization="nmt_nfkc", seed_size=200_000):
         """Learns a vocabulary.
 
         Args:

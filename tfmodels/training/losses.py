@@ -39,9 +39,7 @@ def vocabulary_loss(hidden, kernel, labels, weights, label_smoothing=0.0, differ
 
     @tf.custom_gradient
     def summed(hidden, kernel):
-        sums, hidden_grad, kernel_grad = _over_blocks(
-            hidden, kernel, labels, weights, label_smoothing, True
-        )
+        sums, hidden_grad, kernel_grad = _over_blocks(hidden, kernel, labels, weights, label_smoothing, True)
 
         def gradient(loss_grad, *_):
             return (
@@ -76,9 +74,7 @@ def _over_blocks(hidden, kernel, labels, weights, label_smoothing, differentiabl
         (
             tf.constant(0),
             tf.zeros(3),
-            tf.TensorArray(
-                tf.float32, blocks, element_shape=(None, hidden.shape[-1]), infer_shape=False
-            ),
+            tf.TensorArray(tf.float32, blocks, element_shape=(None, hidden.shape[-1]), infer_shape=False),
             # Sums in float32: a vocabulary's gradient is a sum over thousands of rows.
             tf.zeros(tf.shape(kernel) if differentiable else ()),
         ),

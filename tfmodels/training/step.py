@@ -122,8 +122,7 @@ def _unpack(data):
     x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
     if y is None:
         raise ValueError(
-            "The built-in loss needs targets: fit on (x, y) or (x, y, sample_weight). "
-            "Received: y=None."
+            "The built-in loss needs targets: fit on (x, y) or (x, y, sample_weight). Received: y=None."
         )
     if weights is None:
         weights = tf.ones_like(y, dtype=tf.float32)
