@@ -166,15 +166,18 @@ def _read(task, source, split):
 
 def _check_model_fields(config):
     """Fails on an unknown size or field before a vocabulary is learnt."""
-    from tfmodels.models import base, gpt2, transformer
+    from tfmodels.models import GPT2Config, TransformerConfig
+    from tfmodels.models.base import make_config
+    from tfmodels.models.gpt2 import SIZES as GPT2_SIZES
+    from tfmodels.models.transformer import SIZES as TRANSFORMER_SIZES
 
     reserved = {"vocabulary_size", "source_vocabulary_size", "target_vocabulary_size"}
     for name in reserved & set(config.model):
         raise ValueError(f"model.{name} comes from the tokenizer: set vocabulary_size instead.")
     if config.task == "translation":
-        fields = base.make_config(transformer.TransformerConfig, transformer.SIZES, config.size, config.model)
+        fields = make_config(TransformerConfig, TRANSFORMER_SIZES, config.size, config.model)
     else:
-        fields = base.make_config(gpt2.GPT2Config, gpt2.SIZES, config.size, config.model)
+        fields = make_config(GPT2Config, GPT2_SIZES, config.size, config.model)
     if config.max_length > fields.max_sequence_length:
         raise ValueError(
             "max_length must not be above the model's max_sequence_length. Received: "
