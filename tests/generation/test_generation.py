@@ -88,7 +88,8 @@ def test_greedy_decoder(decoder, left, steps):
     expected = [greedy_by_hand(decoder, p, steps, 9 - len(p) + 1) for p in PROMPTS]
     assert rows_of(result) == expected
     assert result.text == [" ".join(map(str, row)) for row in expected]
-    assert len({len(row) for row in expected}) > 1  # rows end at different steps
+    if steps == 30:
+        assert len({len(row) for row in expected}) > 1  # rows end at different steps
 
 
 def test_greedy_encoder_decoder(encoder_decoder):

@@ -37,7 +37,7 @@ def test_answers_equal_generate(tokenizer, bible, tmp_path, which, method):
             answers = serve(text=tf.constant(batch))["text"]
             expected = tfmodels.generate(model, batch, tokenizer, **options).text
             assert [answer.decode() for answer in answers.numpy()] == expected
-    assert len(set(expected)) > len(expected) // 2  # the answers differ
+    assert len(set(expected)) > 5  # the answers differ
 
 
 def test_a_process_without_tfmodels(tokenizer, tmp_path):

@@ -48,7 +48,7 @@ class SentencePieceTokenizer(tf.Module):
                 character has ids.
             model_type: "unigram" or "bpe".
             normalization: SentencePiece's rule; "identity" also keeps runs of blanks, so that
-                `detokenize(tokenize(text)) == text`.
+                `detokenize(tokenize(text)) == text` for text without leading blanks.
             seed_size: int, pieces that unigram training begins with.
 
         Returns:
