@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tests.reference import transformer as reference
 from tfmodels.models import gpt2
-from tfmodels.training import InverseSquareRoot, TimeBudget, losses, warmup_cosine
+from tfmodels.training import InverseSquareRoot, TensorBoard, TimeBudget, losses, warmup_cosine
 
 SMALL = dict(
     num_layers=2,
@@ -169,3 +169,17 @@ def test_time_budget_stops_and_ends_at_rate_zero():
     history = model.fit(data, steps_per_epoch=100_000, shuffle=False, verbose=0, callbacks=[spy, budget])
     assert len(history.epoch) == 1 and 2 < len(rates) < 100_000
     assert rates[0] == pytest.approx(0.05, rel=1e-4) and rates[-1] < 0.02 and max(rates) < 0.101
+
+
+def test_tensorboard_has_scalars_and_the_graph(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    model = gpt2("tiny", **SMALL)
+    model.compile()
+    x, y, weights = batch()
+    callback = TensorBoard(tmp_path, update_freq=1)
+    model.fit(x, y, sample_weight=weights, epochs=2, verbose=0, callbacks=[callback])
+    events = EventAccumulator(str(tmp_path / "train"))
+    events.Reload()
+    assert len(events.Tensors("epoch_perplexity")) == 2
+    assert any("block_1" in node.name for node in events.Graph().node)

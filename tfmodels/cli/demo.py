@@ -121,7 +121,7 @@ def _train(build, train_data, valid_data, minutes, output, strategy_name):
     import keras
 
     from tfmodels.cli.run import check_writable, needed_bytes
-    from tfmodels.training import TimeBudget, make_strategy
+    from tfmodels.training import TensorBoard, TimeBudget, make_strategy
 
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -141,7 +141,7 @@ def _train(build, train_data, valid_data, minutes, output, strategy_name):
         validation_data=valid_data,
         validation_steps=sum(1 for _ in valid_data),
         shuffle=False,
-        callbacks=[budget, keras.callbacks.TensorBoard(logs, update_freq=10)],
+        callbacks=[budget, TensorBoard(logs, update_freq=10)],
     )
     return model
 

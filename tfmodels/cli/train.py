@@ -80,7 +80,7 @@ def train(config):
     import yaml
 
     from tfmodels.cli.run import check_writable, needed_bytes, save_model
-    from tfmodels.training import make_strategy
+    from tfmodels.training import TensorBoard, make_strategy
 
     check_writable(config.output)
     train_texts = _read(config.task, config.train, "train")
@@ -125,7 +125,7 @@ def train(config):
         callbacks=[
             _save_best(lambda: save_model(model, path), monitor),
             keras.callbacks.EarlyStopping(monitor, patience=config.patience),
-            keras.callbacks.TensorBoard(os.path.join(config.output, "logs"), update_freq=20),
+            TensorBoard(os.path.join(config.output, "logs"), update_freq=20),
         ],
     )
     return config.output

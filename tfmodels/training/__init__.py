@@ -1,8 +1,8 @@
 """The training step and what goes with it."""
 
-from tfmodels.training.callbacks import TimeBudget
+from tfmodels.training.callbacks import TensorBoard, TimeBudget
 from tfmodels.training.metrics import Perplexity
 from tfmodels.training.schedules import InverseSquareRoot, warmup_cosine
 from tfmodels.training.strategy import make_strategy
 
-__all__ = ["InverseSquareRoot", "Perplexity", "TimeBudget", "make_strategy", "warmup_cosine"]
+__all__ = ["InverseSquareRoot", "Perplexity", "TensorBoard", "TimeBudget", "make_strategy", "warmup_cosine"]

@@ -1,9 +1,33 @@
 """Callbacks for `model.fit`."""
 
 import math
+import os
 import time
 
 import keras
+import tensorflow as tf
+
+
+class TensorBoard(keras.callbacks.TensorBoard):
+    """Keras's callback, with the graph of the forward pass in TensorBoard's Graphs tab.
+
+    Keras writes the graph of plain functional and sequential models only, not of their subclasses.
+
+    Args:
+        log_dir: str, the folder of the logs.
+        **kwargs: as Keras documents.
+    """
+
+    def set_model(self, model):
+        super().set_model(model)
+        if not self.write_graph:
+            return
+        specs = {x.name: tf.TensorSpec(x.shape, x.dtype) for x in model.inputs}
+        graph = tf.function(model, autograph=False).get_concrete_function(specs).graph
+        writer = tf.summary.create_file_writer(os.path.join(self.log_dir, "train"), filename_suffix=".graph")
+        with writer.as_default(step=0):
+            tf.summary.graph(graph)
+        writer.close()
 
 
 class TimeBudget(keras.callbacks.Callback):
