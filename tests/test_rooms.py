@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "datasets": set(),
     "data": set(),
     "generation": set(),
+    "pretrained": {"models", "tokenizers"},
     "serving": {"generation"},
     "cli": EVERYTHING,
 }
@@ -54,6 +55,13 @@ def test_layers_and_models_are_backend_neutral():
     for room, path in files():
         if room in ("layers", "models"):
             assert not any(name.split(".")[0] == "tensorflow" for name in imports(path)), path
+
+
+def test_checkpoints_need_no_torch_and_no_pickle():
+    for room, path in files():
+        if room == "pretrained":
+            roots = {name.split(".")[0] for name in imports(path)}
+            assert not roots & {"torch", "pickle", "transformers"}, path
 
 
 def test_no_private_keras():

@@ -20,7 +20,9 @@ _PUBLIC = {
     "GenerationConfig": "tfmodels.generation",
     "GenerationResult": "tfmodels.generation",
     "export": "tfmodels.serving",
+    "from_pretrained": "tfmodels.pretrained",
     "generate": "tfmodels.generation",
+    "save_pretrained": "tfmodels.pretrained",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]

@@ -28,6 +28,7 @@ class GPT2Config:
         norm_epsilon: float, added to the variance in layer normalisation.
         initializer_range: float, standard deviation of the initial weights.
         label_smoothing: float, of the built-in loss.
+        tie_embeddings: bool, one matrix for words in and words out, as the paper has it.
     """
 
     vocabulary_size: int = 50257
@@ -41,6 +42,7 @@ class GPT2Config:
     norm_epsilon: float = 1e-5
     initializer_range: float = 0.02
     label_smoothing: float = 0.0
+    tie_embeddings: bool = True
 
     def __post_init__(self):
         check_config(self)
@@ -56,6 +58,8 @@ SIZES = {
         hidden_dim=128,
         intermediate_dim=512,
     ),
+    # Sanh et al. 2019, section 4: half of small's blocks.
+    "distil": dict(num_layers=6, num_heads=12, hidden_dim=768, intermediate_dim=3072),
     "small": dict(num_layers=12, num_heads=12, hidden_dim=768, intermediate_dim=3072),
     "medium": dict(num_layers=24, num_heads=16, hidden_dim=1024, intermediate_dim=4096),
     "large": dict(num_layers=36, num_heads=20, hidden_dim=1280, intermediate_dim=5120),
@@ -98,6 +102,7 @@ class GPT2(TransformerModel):
         self.token_embedding = keras.layers.ReversibleEmbedding(
             config.vocabulary_size,
             config.hidden_dim,
+            tie_weights=config.tie_embeddings,
             embeddings_initializer=initializer.clone(),
             dtype=dtype,
             name="token_embedding",
@@ -155,7 +160,9 @@ class GPT2(TransformerModel):
         return self.forward(self.complete_inputs(x), training=training)[0]
 
     def output_kernel(self):
-        return self.token_embedding.embeddings
+        if self.config.tie_embeddings:
+            return self.token_embedding.embeddings
+        return ops.transpose(self.token_embedding.reverse_embeddings)  # (v, d)
 
     def init_cache(self, inputs, max_length):
         """An empty cache for `decode_step`: a list with an entry a block, batch on axis 0."""
@@ -181,7 +188,8 @@ def gpt2(size="small", dtype=None, **overrides):
     """A GPT-2 with fresh weights.
 
     Args:
-        size: "tiny", "small" (124M parameters), "medium" (355M), "large" (774M), "xl" (1.6B).
+        size: "tiny", "distil" (82M parameters), "small" (124M), "medium" (355M), "large" (774M),
+            "xl" (1.6B).
         dtype: Keras dtype policy, such as "mixed_bfloat16"; None: the global one.
         **overrides: fields of `GPT2Config`.
 

@@ -1,0 +1,92 @@
+"""What is known of each architecture: its config.json, its weight map and its heads."""
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+# model_type of config.json -> the file that knows it.
+_MODULES = {"gpt2": "gpt2"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """A class of transformers, as config.json names it, and the model that it becomes.
+
+    Attributes:
+        task: str, or None for a bare encoder or decoder.
+        model: class of the head over a backbone; None: the backbone itself is the model.
+        fixed: dict of the head config's fields that this class always has.
+        tensors: function of the model's config to the head's `Tensor`s.
+        backbone: dict of the backbone config's fields that this class always has.
+    """
+
+    task: str | None
+    model: Any = None
+    fixed: dict = dataclasses.field(default_factory=dict)
+    tensors: Callable = lambda config: ()
+    backbone: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A model_type of config.json.
+
+    Attributes:
+        model_type: str.
+        backbone: class of the model.
+        prefix: str, before the backbone's tensors in a checkpoint with a head.
+        read_config: function of `Fields` to the backbone's config.
+        write_config: function of the backbone's config to a dict for config.json.
+        tensors: function of the backbone's config to its `Tensor`s.
+        heads: dict of transformers' class name -> `Head`. The first of a task is its default.
+        ignored: regular expressions of tensors that are no weights: buffers, and copies of tied
+            matrices.
+        holds: function of a config, whether this architecture can express it.
+    """
+
+    model_type: str
+    backbone: type
+    prefix: str
+    read_config: Callable
+    write_config: Callable
+    tensors: Callable
+    heads: dict
+    ignored: tuple = ()
+    holds: Callable = lambda config: True
+
+
+def by_type(model_type):
+    """The architecture of config.json's model_type."""
+    if not isinstance(model_type, str) or model_type not in _MODULES:
+        raise ValueError(
+            f"config.json: model_type must be one of {', '.join(_MODULES)}. "
+            f"Received: {model_type!r}."
+        )
+    module = importlib.import_module(f"tfmodels.pretrained.{_MODULES[model_type]}")
+    return module.ARCHITECTURES[model_type]
+
+
+def by_model(model):
+    """The architecture and transformers' class name of a model; ValueError where there is none."""
+    backbone = getattr(model, "backbone", model)
+    for model_type in _MODULES:
+        architecture = by_type(model_type)
+        if type(backbone) is not architecture.backbone or not architecture.holds(backbone.config):
+            continue
+        for name, head in architecture.heads.items():
+            if _holds(head, model, backbone):
+                return architecture, name
+    raise ValueError(
+        "The model must be one that transformers has too. "
+        f"Received: {type(model).__name__} with {model.config}. Save it with model.save instead."
+    )
+
+
+def _holds(head, model, backbone):
+    if type(model) is not (head.model or type(backbone)):
+        return False
+    fixed = head.fixed.items() if head.model else ()
+    return all(getattr(model.config, name) == value for name, value in fixed) and all(
+        getattr(backbone.config, name) == value for name, value in head.backbone.items()
+    )
