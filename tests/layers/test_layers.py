@@ -10,6 +10,7 @@ from tests.reference import transformer as reference
 from tests.reference import weights as read
 from tfmodels.layers import (
     FeedForward,
+    FirstToken,
     MultiHeadCrossAttention,
     MultiHeadSelfAttention,
     PositionalEmbedding,
@@ -105,6 +106,20 @@ def test_positions_restart_and_start(kind):
     assert len(np.unique(codes.round(6), axis=0)) == 9
 
 
+def test_positions_after_unused_rows():
+    layer = PositionalEmbedding(max_sequence_length=5, kind="learned", offset=2)
+    codes = np.asarray(layer(np.zeros((1, 5, 7), "float32")))[0]
+    assert layer.table.shape == (7, 7)
+    np.testing.assert_array_equal(codes, np.asarray(layer.table)[2:])
+
+
+def test_first_real_token():
+    x = np.arange(24.0, dtype="float32").reshape(2, 4, 3)
+    mask = np.array([[0, 0, 1, 1], [1, 2, 2, 0]])
+    first = FirstToken()(x, padding_mask=mask)
+    np.testing.assert_array_equal(first, [[6, 7, 8], [12, 13, 14]])
+
+
 def test_too_long_for_the_positions():
     with pytest.raises(ValueError, match="max_sequence_length=4.*length=5"):
         PositionalEmbedding(max_sequence_length=4)(X)
@@ -168,7 +183,7 @@ def test_dropout_stands_where_the_papers_put_it():
     [
         (MultiHeadSelfAttention(3, head_dim=5, causal=True, use_bias=False), (X,)),
         (MultiHeadCrossAttention(3, kernel_initializer="he_normal"), (X, MEMORY)),
-        (PositionalEmbedding(8, kind="learned"), (X,)),
+        (PositionalEmbedding(8, kind="learned", offset=3), (X,)),
         (FeedForward(11, activation="gelu_tanh", output_initializer="zeros"), (X,)),
         (FeedForward(11, activation=keras.ops.tanh, use_bias=False), (X,)),
         (TransformerBlock(3, 11, norm_first=True, dropout=0.2, norm_epsilon=1e-3), (X,)),

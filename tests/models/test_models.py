@@ -6,7 +6,7 @@ import pytest
 from tests.checks import check_model
 from tests.reference import transformer as reference
 from tests.reference import weights as read
-from tfmodels.models import GPT2Config, TransformerConfig, gpt2, transformer
+from tfmodels.models import GPT2Config, TransformerConfig, bert, gpt2, transformer
 
 ATOL = 1e-5  # float32, 2 layers, logits of the order of 1
 SMALL = dict(num_layers=2, num_heads=3, hidden_dim=12, intermediate_dim=11, max_sequence_length=9)
@@ -24,6 +24,15 @@ def small_gpt2(**overrides):
 def small_transformer(**overrides):
     sizes = dict(source_vocabulary_size=17, target_vocabulary_size=13, share_embeddings=False)
     return transformer("tiny", **SMALL, **(sizes | overrides))
+
+
+def small_bert(**overrides):
+    return bert("tiny", **SMALL, vocabulary_size=13, **overrides)
+
+
+def small_distilbert(**overrides):
+    sizes = SMALL | dict(segment_vocabulary_size=None, pooler=False)
+    return bert("distil", **sizes, vocabulary_size=13, **overrides)
 
 
 def test_gpt2_equals_the_paper():
@@ -61,9 +70,11 @@ def test_transformer_equals_the_paper(norm_first, shared):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [small_gpt2, small_transformer])
+@pytest.mark.parametrize("make", [small_gpt2, small_transformer, small_bert, small_distilbert])
 def test_check_model(make, tmp_path):
     inputs = {"token_ids": TARGET}
+    if make is small_bert:
+        inputs["segment_ids"] = np.array([[0, 0, 1, 1, 1], [0, 1, 1, 0, 0]])
     if make is small_transformer:
         inputs = {"encoder_token_ids": SOURCE, "decoder_token_ids": TARGET}
     check_model(make(dropout=0.0, attention_dropout=0.0), inputs, tmp_path)
@@ -93,6 +104,37 @@ def test_sizes_are_the_papers():
     assert transformer("base").count_params() == count
 
 
+def test_bert_sizes_are_the_papers():
+    """Devlin et al. 2019, section 3: 110M, counted by hand; Sanh et al. 2019, table 3: 66M."""
+    d, f = 768, 3072
+    block = 4 * (d * d + d) + d * f + f + f * d + d + 4 * d
+    shared = (30522 + 512) * d + 2 * d
+    assert bert("base").count_params() == shared + 2 * d + 12 * block + d * d + d == 109_482_240
+    assert bert("distil").count_params() == shared + 6 * block == 66_362_880
+
+
+def test_bert_without_segments_given():
+    """Segments left out are all 0; DistilBERT has none; RoBERTa's positions start at row 2."""
+    model = small_bert()
+    read.randomise(model, seed=1)
+    zeros = model({"token_ids": TARGET, "segment_ids": np.zeros_like(TARGET)})
+    np.testing.assert_array_equal(
+        model({"token_ids": TARGET})["sequence_output"], zeros["sequence_output"]
+    )
+    ones = model({"token_ids": TARGET, "segment_ids": np.ones_like(TARGET)})
+    assert np.abs(ones["sequence_output"] - zeros["sequence_output"]).max() > 0.1
+    assert set(small_distilbert().output) == {"sequence_output"}
+    roberta = bert("roberta_base", **SMALL, vocabulary_size=13)
+    assert roberta.position_embedding.table.shape == (9 + 2, 12)
+
+
+def test_a_bare_encoder_has_no_task():
+    model = small_bert()
+    model.compile("adamw")
+    with pytest.raises(ValueError, match="A bare encoder has no task"):
+        model.fit({"token_ids": TARGET}, TARGET, verbose=0)
+
+
 def test_a_mask_may_be_left_out():
     model = small_gpt2()
     full = model({"token_ids": TARGET, "padding_mask": np.ones_like(TARGET)})
@@ -104,7 +146,7 @@ def test_a_mask_may_be_left_out():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: gpt2("huge"), r"size='huge'.*tiny, small, medium, large, xl"),
+        (lambda: gpt2("huge"), r"size='huge'.*tiny, distil, small, medium, large, xl"),
         (lambda: gpt2("tiny", num_layer=3), r"num_layer'.*mean 'num_layers'"),
         (lambda: gpt2("tiny", num_layers=0), r"num_layers must be.*Received: 0"),
         (lambda: gpt2("tiny", dropout=1.0), r"dropout must be.*Received: 1.0"),
@@ -113,6 +155,11 @@ def test_a_mask_may_be_left_out():
         (lambda: small_gpt2()({"token_ids": [[13]]}), r"token_ids.*size 13.*Received: 13"),
         (lambda: small_gpt2()({"token_ids": [[-1]]}), r"Received: -1"),
         (lambda: small_gpt2()({"token_ids": np.zeros((1, 10))}), r"=9.*length=10"),
+        (lambda: bert("tiny", position_offset="x"), r"position_offset must be one of.*'x'"),
+        (
+            lambda: small_bert()({"token_ids": [[1]], "segment_ids": [[2]]}),
+            r"segment_ids.*size 2.*Received: 2",
+        ),
     ],
 )
 def test_bad_input(make, message):

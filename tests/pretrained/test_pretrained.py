@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 import tfmodels
 
@@ -15,7 +16,11 @@ FIXTURES = pathlib.Path(__file__).parent.parent / "fixtures" / "pretrained"
 NAMES = sorted(path.name for path in FIXTURES.iterdir())
 GENERATIVE = [name for name in NAMES if "greedy" in np.load(FIXTURES / name / "expected.npz")]
 ATOL = 1e-4  # float32, 4 layers, weights of 0.3; the promise of docs/migrate-from-transformers.md
-INPUTS = {"input_ids": "token_ids", "attention_mask": "padding_mask"}
+INPUTS = {
+    "input_ids": "token_ids",
+    "attention_mask": "padding_mask",
+    "token_type_ids": "segment_ids",
+}
 
 
 def read(name):
@@ -44,9 +49,15 @@ def stored(folder):
 def test_outputs_equal_transformers(name):
     model, inputs, arrays = read(name)
     real = inputs["padding_mask"] != 0
+    outputs = model(inputs)
     if "output_logits" in arrays:
-        logits = np.asarray(model(inputs))
-        np.testing.assert_allclose(logits[real], arrays["output_logits"][real], atol=ATOL)
+        np.testing.assert_allclose(outputs[real], arrays["output_logits"][real], atol=ATOL)
+    if "output_pooler_output" in arrays:
+        pooled = outputs["pooled_output"]
+        np.testing.assert_allclose(pooled, arrays["output_pooler_output"], atol=ATOL)
+    if isinstance(outputs, dict):
+        hidden = outputs["sequence_output"]
+        np.testing.assert_allclose(hidden[real], arrays["output_last_hidden"][real], atol=ATOL)
     hidden = np.asarray(model.final_hidden(inputs))
     np.testing.assert_allclose(hidden[real], arrays["output_last_hidden"][real], atol=ATOL)
 
@@ -96,6 +107,25 @@ def test_round_trip_without_the_source(name, tmp_path):
     assert again.get_config()["config"] == model.get_config()["config"]
     for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_names_of_early_checkpoints(tmp_path):
+    """bert-base calls a norm's weight gamma, and stores the positions 0, 1, 2, ... themselves."""
+    folder = tmp_path / "early"
+    shutil.copytree(FIXTURES / "bert", folder)
+    tensors = load_file(folder / "model.safetensors")
+    old = {".weight": ".gamma", ".bias": ".beta"}
+    early = {"embeddings.position_ids": np.arange(11)[None]}
+    for name, array in tensors.items():
+        for new in old:
+            if "LayerNorm" in name and name.endswith(new):
+                name = name.removesuffix(new) + old[new]
+        early[name] = array
+    assert "embeddings.LayerNorm.gamma" in early
+    save_file(early, folder / "model.safetensors")
+    model, inputs, _ = read("bert")
+    again = tfmodels.from_pretrained(folder)
+    np.testing.assert_array_equal(again(inputs)["pooled_output"], model(inputs)["pooled_output"])
 
 
 def test_saved_over_a_sharded_folder(tmp_path):

@@ -4,9 +4,11 @@ from tfmodels.layers.attention import MultiHeadCrossAttention, MultiHeadSelfAtte
 from tfmodels.layers.block import TransformerBlock
 from tfmodels.layers.embedding import PositionalEmbedding
 from tfmodels.layers.feed_forward import FeedForward
+from tfmodels.layers.pooling import FirstToken
 
 __all__ = [
     "FeedForward",
+    "FirstToken",
     "MultiHeadCrossAttention",
     "MultiHeadSelfAttention",
     "PositionalEmbedding",

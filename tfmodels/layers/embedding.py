@@ -31,6 +31,7 @@ class PositionalEmbedding(keras.layers.Layer):
         max_sequence_length: int, the longest sequence; later positions are an error.
         kind: "sinusoidal" (fixed) or "learned".
         initializer: initializer of the learned table.
+        offset: int, rows of the table before that of position 0, which stay unused.
 
     Call arguments:
         inputs: float tensor, (batch, length, hidden_dim).
@@ -50,16 +51,24 @@ class PositionalEmbedding(keras.layers.Layer):
         array([0.84147096, 0.5403023 , 0.00999983, 0.99995   ], dtype=float32)
     """
 
-    def __init__(self, max_sequence_length, kind="sinusoidal", initializer="uniform", **kwargs):
+    def __init__(
+        self,
+        max_sequence_length,
+        kind="sinusoidal",
+        initializer="uniform",
+        offset=0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if kind not in ("sinusoidal", "learned"):
             raise ValueError(f'kind must be "sinusoidal" or "learned". Received: kind={kind!r}.')
         self.max_sequence_length = max_sequence_length
         self.kind = kind
         self.initializer = keras.initializers.get(initializer)
+        self.offset = offset
 
     def build(self, input_shape):
-        shape = (self.max_sequence_length, input_shape[-1])
+        shape = (self.max_sequence_length + self.offset, input_shape[-1])
         if self.kind == "learned":
             self.table = self.add_weight(shape=shape, initializer=self.initializer, name="embeddings")
         else:
@@ -78,7 +87,7 @@ class PositionalEmbedding(keras.layers.Layer):
             positions = positions_in_sequence(padding_mask)  # (b, l)
         else:
             positions = ops.arange(length)[None]  # (1, l)
-        codes = ops.take(self.table, positions, axis=0)  # (b or 1, l, d)
+        codes = ops.take(self.table, positions + self.offset, axis=0)  # (b or 1, l, d)
         return inputs + ops.cast(codes, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
@@ -89,4 +98,5 @@ class PositionalEmbedding(keras.layers.Layer):
             "max_sequence_length": self.max_sequence_length,
             "kind": self.kind,
             "initializer": keras.initializers.serialize(self.initializer),
+            "offset": self.offset,
         }

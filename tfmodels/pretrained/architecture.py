@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 # model_type of config.json -> the file that knows it.
-_MODULES = {"gpt2": "gpt2"}
+_MODULES = {"bert": "bert", "distilbert": "distilbert", "gpt2": "gpt2", "roberta": "bert"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,7 +42,7 @@ def from_pretrained(folder_or_id, task=None, dtype=None):
         dtype: Keras dtype policy, such as "mixed_bfloat16"; None: the global one.
 
     Returns:
-        A model, such as a `GPT2`, with the checkpoint's weights.
+        A model, such as a `GPT2` or a `Bert`, with the checkpoint's weights.
 
     Raises:
         ValueError: the folder, its config or a tensor is not what it must be; the message names it.
