@@ -118,9 +118,7 @@ def test_bert_without_segments_given():
     model = small_bert()
     read.randomise(model, seed=1)
     zeros = model({"token_ids": TARGET, "segment_ids": np.zeros_like(TARGET)})
-    np.testing.assert_array_equal(
-        model({"token_ids": TARGET})["sequence_output"], zeros["sequence_output"]
-    )
+    np.testing.assert_array_equal(model({"token_ids": TARGET})["sequence_output"], zeros["sequence_output"])
     ones = model({"token_ids": TARGET, "segment_ids": np.ones_like(TARGET)})
     assert np.abs(ones["sequence_output"] - zeros["sequence_output"]).max() > 0.1
     assert set(small_distilbert().output) == {"sequence_output"}

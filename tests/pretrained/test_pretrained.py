@@ -27,9 +27,7 @@ def read(name):
     """A fixture's model, inputs under our names, labels and expected outputs."""
     arrays = dict(np.load(FIXTURES / name / "expected.npz"))
     inputs = {
-        ours: arrays[f"input_{theirs}"]
-        for theirs, ours in INPUTS.items()
-        if f"input_{theirs}" in arrays
+        ours: arrays[f"input_{theirs}"] for theirs, ours in INPUTS.items() if f"input_{theirs}" in arrays
     }
     return tfmodels.from_pretrained(FIXTURES / name), inputs, arrays
 
@@ -187,7 +185,5 @@ def test_a_loaded_model_trains():
     model, inputs, arrays = read("gpt2_lm")
     model.compile(keras.optimizers.AdamW(1e-2))
     labels, weights = np.maximum(arrays["label_labels"], 0), arrays["label_labels"] != -100
-    history = model.fit(
-        inputs, labels, sample_weight=weights.astype("float32"), epochs=3, verbose=0
-    ).history
+    history = model.fit(inputs, labels, sample_weight=weights.astype("float32"), epochs=3, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]

@@ -154,9 +154,7 @@ class Bert(TransformerModel):
         self.embedding_norm = keras.layers.LayerNormalization(
             epsilon=config.norm_epsilon, dtype=dtype, name="embedding_norm"
         )
-        self.embedding_dropout = keras.layers.Dropout(
-            config.dropout, dtype=dtype, name="embedding_dropout"
-        )
+        self.embedding_dropout = keras.layers.Dropout(config.dropout, dtype=dtype, name="embedding_dropout")
         self.blocks = [
             TransformerBlock(
                 config.num_heads,

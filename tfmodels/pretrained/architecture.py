@@ -60,8 +60,7 @@ def by_type(model_type):
     """The architecture of config.json's model_type."""
     if not isinstance(model_type, str) or model_type not in _MODULES:
         raise ValueError(
-            f"config.json: model_type must be one of {', '.join(_MODULES)}. "
-            f"Received: {model_type!r}."
+            f"config.json: model_type must be one of {', '.join(_MODULES)}. Received: {model_type!r}."
         )
     module = importlib.import_module(f"tfmodels.pretrained.{_MODULES[model_type]}")
     return module.ARCHITECTURES[model_type]

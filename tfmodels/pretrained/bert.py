@@ -28,9 +28,7 @@ def _read_shared(fields, *, max_sequence_length, **different):
 
 
 def read_bert(fields):
-    return _read_shared(
-        fields, max_sequence_length=fields.integer("max_position_embeddings", 512)
-    )
+    return _read_shared(fields, max_sequence_length=fields.integer("max_position_embeddings", 512))
 
 
 def read_roberta(fields):
@@ -38,9 +36,7 @@ def read_roberta(fields):
     fields.only("pad_token_id", 1)
     rows = fields.integer("max_position_embeddings", 514)
     if rows < 3:
-        raise ValueError(
-            f"config.json: max_position_embeddings must be at least 3. Received: {rows}."
-        )
+        raise ValueError(f"config.json: max_position_embeddings must be at least 3. Received: {rows}.")
     return _read_shared(fields, max_sequence_length=rows - 2, position_offset="roberta")
 
 
@@ -81,9 +77,7 @@ def tensors(config):
     words, segments = config.vocabulary_size, config.segment_vocabulary_size
     yield tensor("embeddings.word_embeddings.weight", (words, d), "token_embedding.embeddings")
     yield tensor("embeddings.position_embeddings.weight", (rows, d), "position_embedding.table")
-    yield tensor(
-        "embeddings.token_type_embeddings.weight", (segments, d), "segment_embedding.embeddings"
-    )
+    yield tensor("embeddings.token_type_embeddings.weight", (segments, d), "segment_embedding.embeddings")
     yield from norm("embeddings.LayerNorm", "embedding_norm", d)
     for i in range(config.num_layers):
         theirs, ours = f"encoder.layer.{i}", f"blocks.{i}"
@@ -114,9 +108,7 @@ ARCHITECTURES = {
         tensors=tensors,
         heads={"BertModel": Head(None, backbone={"pooler": True})},
         ignored=_BUFFERS,
-        holds=lambda config: (
-            config.segment_vocabulary_size is not None and config.position_offset == "none"
-        ),
+        holds=lambda config: config.segment_vocabulary_size is not None and config.position_offset == "none",
     ),
     "roberta": Architecture(
         model_type="roberta",

@@ -95,8 +95,7 @@ def _read_index(folder):
         plain = isinstance(file, str) and file.endswith(".safetensors")
         if not plain or file != os.path.basename(file) or "\\" in file:
             raise ValueError(
-                f"{INDEX} must name safetensors files inside the folder. "
-                f"Received: {name!r} in {file!r}."
+                f"{INDEX} must name safetensors files inside the folder. Received: {name!r} in {file!r}."
             )
     return index
 

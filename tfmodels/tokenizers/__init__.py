@@ -1,5 +1,6 @@
 """Tokenizers in graph ops."""
 
+from tfmodels.tokenizers.bpe import BytePairTokenizer
 from tfmodels.tokenizers.sentencepiece import SentencePieceTokenizer
 
-__all__ = ["SentencePieceTokenizer"]
+__all__ = ["BytePairTokenizer", "SentencePieceTokenizer"]

@@ -2,11 +2,11 @@
 
 import io
 import os
-import tempfile
 
 import tensorflow as tf
 
-from tfmodels.tokenizers import _tensorflow_text
+from tfmodels.tokenizers import _files, _tensorflow_text
+from tfmodels.tokenizers.base import as_token_ids
 
 
 class SentencePieceTokenizer(tf.Module):
@@ -113,25 +113,11 @@ class SentencePieceTokenizer(tf.Module):
         Returns:
             String tensor, (batch,) or a scalar.
         """
-        if not isinstance(token_ids, tf.RaggedTensor):
-            if isinstance(token_ids, list) and token_ids and not isinstance(token_ids[0], int):
-                token_ids = tf.ragged.constant(token_ids, dtype=tf.int32)
-            else:
-                token_ids = tf.convert_to_tensor(token_ids, tf.int32)
-        return self._tokenizer.detokenize(tf.cast(token_ids, tf.int32))
+        return self._tokenizer.detokenize(as_token_ids(token_ids))
 
     def save(self, path):
         """Writes the SentencePiece model file, aside first, so that no half-written file stays."""
-        folder = os.path.dirname(os.path.abspath(path))
-        handle, aside = tempfile.mkstemp(dir=folder, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(self._model)
-            os.chmod(aside, 0o644)
-            os.replace(aside, path)
-        except BaseException:
-            os.unlink(aside)
-            raise
+        _files.write_whole(path, self._model)
 
     @classmethod
     def load(cls, path):

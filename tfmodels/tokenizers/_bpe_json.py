@@ -1,0 +1,209 @@
+"""What a byte-pair vocabulary holds, checked, trained, and as Hugging Face's tokenizer.json."""
+
+import dataclasses
+import functools
+import json
+import os
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The arguments of a BytePairTokenizer."""
+
+    vocabulary: dict
+    merges: list
+    special_tokens: list
+    strip_before: list
+    roles: dict
+    add_prefix_space: bool
+
+
+@functools.cache
+def byte_of_character():
+    """GPT-2's printable character of each byte (encoder.py: bytes_to_unicode), the other way round."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+def bytes_of_tokens(vocabulary, special):
+    """Dict from id to the bytes of each token that is not special.
+
+    Raises:
+        ValueError: a token is not in GPT-2's form, or two tokens have one id.
+    """
+    table = byte_of_character()
+    pieces, special = {}, set(special)
+    if len(set(vocabulary.values())) != len(vocabulary):
+        raise ValueError("The tokens of a vocabulary must have different ids. Received: one id twice.")
+    for token, i in vocabulary.items():
+        if token in special:
+            continue
+        try:
+            pieces[i] = bytes(table[character] for character in token)
+        except KeyError as error:
+            raise ValueError(
+                "A token must be in GPT-2's printable form of bytes, or else be a special token. "
+                f"Received: {token!r}, id {i}."
+            ) from error
+    return pieces
+
+
+def merge_ids(vocabulary, merges):
+    """Pairs of ids, and the id that each pair becomes.
+
+    Raises:
+        ValueError: a merge has, or makes, a token that is not in the vocabulary.
+    """
+    pairs, merged = [], []
+    for number, (left, right) in enumerate(merges, 1):
+        for token in (left, right, left + right):
+            if token not in vocabulary:
+                raise ValueError(
+                    f"Merges must fit the vocabulary. Received: merge {number}, {left!r} {right!r}, of "
+                    f"which the vocabulary lacks {token!r}. Take both files from one folder."
+                )
+        pairs.append((vocabulary[left], vocabulary[right]))
+        merged.append(vocabulary[left + right])
+    return pairs, merged
+
+
+def train(texts, vocabulary_size, special_tokens, add_prefix_space):
+    """Learns (vocabulary, merges) with the tokenizers library."""
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise ImportError(
+            "Training a byte-pair vocabulary needs the tokenizers library. Run pip install tokenizers."
+        ) from error
+    smallest = 256 + len(special_tokens)
+    if vocabulary_size < smallest:
+        raise ValueError(
+            f"vocabulary_size must be at least {smallest}: the bytes and the special tokens. "
+            f"Received: vocabulary_size={vocabulary_size}."
+        )
+    texts = iter(texts)
+    first = next((text for text in texts if text.strip()), None)
+    if first is None:
+        raise ValueError("A vocabulary needs text to learn from. Received: no text at all.")
+
+    def all_texts():
+        yield first
+        yield from texts
+
+    learner = tokenizers.Tokenizer(tokenizers.models.BPE())
+    learner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=list(special_tokens),
+        initial_alphabet=sorted(byte_of_character()),
+        show_progress=False,
+    )
+    learner.train_from_iterator(all_texts(), trainer)
+    # Its vocabulary and merges are read from its own file format only.
+    model = json.loads(learner.to_str())["model"]
+    return model["vocab"], [_pair(merge) for merge in model["merges"]]
+
+
+def guess_special_tokens(options):
+    """Adds the special tokens of GPT-2 or RoBERTa to a vocabulary that names none."""
+    vocabulary = options["vocabulary"]
+    if "<|endoftext|>" in vocabulary:
+        options |= dict.fromkeys(("unknown_token", "start_token", "end_token"), "<|endoftext|>")
+    elif "<s>" in vocabulary and "</s>" in vocabulary:
+        options |= {"start_token": "<s>", "end_token": "</s>"}
+        for role, token in (("pad_token", "<pad>"), ("unknown_token", "<unk>")):
+            if token in vocabulary:
+                options[role] = token
+        if "<mask>" in vocabulary:
+            options.setdefault("strip_before", ["<mask>"])
+
+
+def to_json(config):
+    """A Config as the content of tokenizer.json, which has no place for roles: each token has its own."""
+    level = {"add_prefix_space": config.add_prefix_space, "trim_offsets": True, "use_regex": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": config.vocabulary[token],
+                "content": token,
+                "single_word": False,
+                "lstrip": token in config.strip_before,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+                "tfmodels_roles": [role for role, name in config.roles.items() if name == token],
+            }
+            for token in sorted(config.special_tokens, key=config.vocabulary.get)
+        ],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "ByteLevel", **level},
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", **level},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": config.vocabulary,
+            "merges": [list(pair) for pair in config.merges],
+        },
+    }
+
+
+def from_json(content, path):
+    """The arguments of a BytePairTokenizer from the content of a tokenizer.json.
+
+    Raises:
+        ValueError: the file asks for what a BytePairTokenizer does not do.
+    """
+    model = content.get("model") or {}
+    before = content.get("pre_tokenizer") or {}
+    _refuse(path, "model.type", model.get("type", "BPE"), "BPE")
+    _refuse(path, "normalizer", content.get("normalizer"), None)
+    _refuse(path, "pre_tokenizer.type", before.get("type"), "ByteLevel")
+    _refuse(path, "pre_tokenizer.use_regex", before.get("use_regex", True), True)
+    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        _refuse(path, f"model.{key}", model.get(key) or None, None)
+    for key in ("byte_fallback", "ignore_merges"):
+        _refuse(path, f"model.{key}", model.get(key, False), False)
+    if "vocab" not in model or "merges" not in model:
+        raise ValueError(f"{os.fspath(path)}: model must have vocab and merges. Received: {sorted(model)}.")
+    vocabulary, added = dict(model["vocab"]), content.get("added_tokens") or []
+    for token in added:
+        for key, expected in (("special", True), ("single_word", False), ("rstrip", False)):
+            _refuse(path, f"{key} of the added token {token['content']!r}", token[key], expected)
+        vocabulary[token["content"]] = token["id"]
+    options = {
+        "vocabulary": vocabulary,
+        "merges": [_pair(merge) for merge in model["merges"]],
+        "special_tokens": [token["content"] for token in added],
+        "strip_before": [token["content"] for token in added if token["lstrip"]],
+        "add_prefix_space": before.get("add_prefix_space", True),
+    }
+    if any("tfmodels_roles" in token for token in added):
+        return options | {role: token["content"] for token in added for role in token["tfmodels_roles"]}
+    # Another's file: the roles by the names of the special tokens.
+    guess = {"vocabulary": {token["content"]: token["id"] for token in added}}
+    guess_special_tokens(guess)
+    del guess["vocabulary"]
+    return options | guess
+
+
+def _refuse(path, what, received, expected):
+    if received != expected:
+        raise ValueError(
+            f"{os.fspath(path)}: BytePairTokenizer reads files with {what} = {expected!r}. "
+            f"Received: {received!r}."
+        )
+
+
+def _pair(merge):
+    return tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge)
