@@ -41,7 +41,7 @@ class Checkpoint:
     def _read_header(self, path):
         try:
             with safe_open(path, framework="numpy") as file:
-                for stored in file.keys():
+                for stored in file.keys():  # noqa: SIM118  safetensors has no "in"
                     part = file.get_slice(stored)
                     name = _current_name(stored)
                     if name in self._places:
