@@ -80,7 +80,7 @@ def test_train_generation_task(config, tmp_path):
         task="generation",
         train=str(tmp_path / "text.txt"),
         valid=None,
-        vocabulary_size=285,
+        vocabulary_size=280,
         max_length=16,
         schedule="inverse_square_root",
     )
