@@ -166,8 +166,9 @@ def _steps_an_epoch(model, train_data, minutes, budget):
         verbose=0,
         callbacks=[budget, keras.callbacks.LambdaCallback(on_train_batch_end=on_train_batch_end)],
     )
-    # The first steps compile.
-    seconds = (start[-1] - start[len(start) // 2]) / (len(start) - 1 - len(start) // 2)
+    # The first steps compile. A time of a few steps may be over already.
+    half = len(start) // 2
+    seconds = max(start[-1] - start[half], 1e-3) / max(len(start) - 1 - half, 1)
     return max(1, int(1.1 * minutes * 60 / seconds / _EPOCHS))
 
 

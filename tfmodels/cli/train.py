@@ -110,11 +110,18 @@ def train(config):
     if valid_texts is not None:
         valid_data = _batches(config, _examples(config, valid_texts, tokenizer), shuffle=False)
         monitor = "val_loss"
+        if next(iter(valid_data), None) is None:
+            raise ValueError(
+                f"No validation example is within max_length={config.max_length} tokens. Raise max_length."
+            )
 
-    tokenizer.save(os.path.join(config.output, "tokenizer.model"))
-    with open(os.path.join(config.output, "config.yaml"), "w", encoding="utf-8") as file:
-        yaml.safe_dump(dataclasses.asdict(config), file, sort_keys=False)
-    path = os.path.join(config.output, "model.keras")
+    def save():
+        """All of the run at once: one that fails before its first epoch leaves an earlier run whole."""
+        tokenizer.save(os.path.join(config.output, "tokenizer.model"))
+        with open(os.path.join(config.output, "config.yaml"), "w", encoding="utf-8") as file:
+            yaml.safe_dump(dataclasses.asdict(config), file, sort_keys=False)
+        save_model(model, os.path.join(config.output, "model.keras"))
+
     print(f"{model.count_params():,} parameters, {steps} steps an epoch")
     model.fit(
         data.repeat(),
@@ -123,7 +130,7 @@ def train(config):
         validation_data=valid_data,
         shuffle=False,
         callbacks=[
-            _save_best(lambda: save_model(model, path), monitor),
+            _save_best(save, monitor),
             keras.callbacks.EarlyStopping(monitor, patience=config.patience),
             TensorBoard(os.path.join(config.output, "logs"), update_freq=20),
         ],
