@@ -1,10 +1,12 @@
 """The parts that models are made of: Keras layers, written in keras.ops."""
 
 from tfmodels.layers.attention import MultiHeadCrossAttention, MultiHeadSelfAttention
-from tfmodels.layers.block import TransformerBlock
+from tfmodels.layers.block import RMSNormBlock, TransformerBlock
 from tfmodels.layers.embedding import PositionalEmbedding
 from tfmodels.layers.feed_forward import FeedForward
 from tfmodels.layers.pooling import FirstToken
+from tfmodels.layers.relative import RelativePositionBias
+from tfmodels.layers.rotary import RotaryEmbedding
 
 __all__ = [
     "FeedForward",
@@ -12,5 +14,8 @@ __all__ = [
     "MultiHeadCrossAttention",
     "MultiHeadSelfAttention",
     "PositionalEmbedding",
+    "RMSNormBlock",
+    "RelativePositionBias",
+    "RotaryEmbedding",
     "TransformerBlock",
 ]

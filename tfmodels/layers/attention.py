@@ -1,12 +1,14 @@
 """Multi-head attention (Vaswani et al. 2017, section 3.2).
 
-Shape letters: b batch, q query length, k key length, n heads, h head_dim, d hidden_dim.
+Shape letters: b batch, q query length, k key length, n heads, g heads of keys and values,
+h head_dim, d hidden_dim.
 """
 
 import keras
 from keras import ops
 
 from tfmodels.layers.masks import attention_mask, cached_attention_mask, cached_positions
+from tfmodels.layers.rotary import rotate
 
 # Added to the scores of masked keys. Finite, so that a query that may see nothing (padding) gets
 # a softmax without NaN; exp(-1e9) is exactly 0 in float32 and bfloat16 beside any real score.
@@ -21,6 +23,7 @@ class _MultiHeadAttention(keras.layers.Layer):
         num_heads,
         head_dim=None,
         dropout=0.0,
+        scale=None,
         use_bias=True,
         kernel_initializer="glorot_uniform",
         output_initializer=None,
@@ -32,12 +35,14 @@ class _MultiHeadAttention(keras.layers.Layer):
         self.num_heads = num_heads
         self.head_dim = head_dim
         self.dropout = dropout
+        self.scale = scale
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer or kernel_initializer)
 
-    def _build_projections(self, query_shape, key_shape):
+    def _build_projections(self, query_shape, key_shape, key_value_heads=None):
         hidden_dim = query_shape[-1]
+        self._key_value_heads = key_value_heads or self.num_heads
         if self.head_dim is None and hidden_dim % self.num_heads:
             raise ValueError(
                 "hidden_dim must be divisible by num_heads. "
@@ -56,9 +61,10 @@ class _MultiHeadAttention(keras.layers.Layer):
             )
 
         inner_dim = self.num_heads * self._size
+        key_value_dim = self._key_value_heads * self._size
         self.query_dense = dense("query", inner_dim, self.kernel_initializer)
-        self.key_dense = dense("key", inner_dim, self.kernel_initializer)
-        self.value_dense = dense("value", inner_dim, self.kernel_initializer)
+        self.key_dense = dense("key", key_value_dim, self.kernel_initializer)
+        self.value_dense = dense("value", key_value_dim, self.kernel_initializer)
         self.output_dense = dense("output", hidden_dim, self.output_initializer)
         self.query_dense.build((None, hidden_dim))
         self.key_dense.build((None, key_shape[-1]))
@@ -69,42 +75,57 @@ class _MultiHeadAttention(keras.layers.Layer):
             self.dropout, dtype=self.dtype_policy, name="weights_dropout"
         )
 
-    def _split_heads(self, dense, x):
+    def _split_heads(self, dense, x, num_heads):
         """(batch, length, dim) -> (batch, heads, length, head_dim)."""
         batch, length, dim = ops.shape(x)
         # Flat rows: a two-dimensional matmul has a far cheaper kernel gradient than a batched one.
         x = dense(ops.reshape(x, (-1, dim)))  # (b * l, n * h)
-        x = ops.reshape(x, (batch, length, self.num_heads, self._size))
+        x = ops.reshape(x, (batch, length, num_heads, self._size))
         return ops.transpose(x, (0, 2, 1, 3))  # (b, n, l, h)
 
-    def _project_keys(self, x):
-        return {
-            "key": self._split_heads(self.key_dense, x),
-            "value": self._split_heads(self.value_dense, x),
-        }
+    def _project_keys(self, x, rotary=None):
+        """Keys and values of x (b, k, d), each (b, g, k, h)."""
+        key = self._split_heads(self.key_dense, x, self._key_value_heads)
+        value = self._split_heads(self.value_dense, x, self._key_value_heads)
+        return {"key": key if rotary is None else rotate(key, rotary), "value": value}
 
-    def _attend(self, x, keys, mask, training):
-        """x (b, q, d), keys of (b, n, k, h), mask (b, q, k) -> output (b, q, d), weights (b, n, q, k)."""
-        query = self._split_heads(self.query_dense, x)  # (b, n, q, h)
+    def _attend(self, x, keys, mask, training, position_bias=None, rotary=None):
+        """x (b, q, d), keys of (b, g, k, h), mask (b, q, k) -> output (b, q, d), weights (b, n, q, k)."""
+        query = self._split_heads(self.query_dense, x, self.num_heads)  # (b, n, q, h)
+        if rotary is not None:
+            query = rotate(query, rotary)
         # Section 3.2.1: scaled by 1/sqrt(d_k); on the query, the smaller factor of the product.
-        query = query * (self._size**-0.5)
-        scores = ops.matmul(query, ops.swapaxes(keys["key"], -1, -2))  # (b, n, q, k)
+        query = query * (self._size**-0.5 if self.scale is None else self.scale)
+        scores = self._matmul(query, ops.swapaxes(keys["key"], -1, -2))  # (b, n, q, k)
         # Softmax in float32: bfloat16 sums drift above 1k keys.
         scores = ops.cast(scores, "float32")
+        if position_bias is not None:
+            scores = scores + ops.cast(position_bias, "float32")
         if mask is not None:
             scores = scores + ops.where(mask, 0.0, _MASKED_SCORE)[:, None]
         weights = ops.cast(ops.softmax(scores, axis=-1), query.dtype)
-        context = ops.matmul(self.weights_dropout(weights, training=training), keys["value"])
+        context = self._matmul(self.weights_dropout(weights, training=training), keys["value"])
         batch, _, length, _ = ops.shape(context)
         context = ops.transpose(context, (0, 2, 1, 3))  # (b, q, n, h)
         context = ops.reshape(context, (-1, self.num_heads * self._size))  # (b * q, n * h)
         return ops.reshape(self.output_dense(context), (batch, length, x.shape[-1])), weights
+
+    def _matmul(self, x, shared):
+        """x (b, n, q, i) times shared (b, g, i, j), each of its g heads for n / g heads of x."""
+        if self._key_value_heads == self.num_heads:
+            return ops.matmul(x, shared)
+        batch, heads, length, inner = ops.shape(x)
+        # The heads that share keys stand as more rows of one product: no copies of the keys.
+        x = ops.reshape(x, (batch, self._key_value_heads, -1, inner))  # (b, g, n / g * q, i)
+        x = ops.matmul(x, shared)
+        return ops.reshape(x, (batch, heads, length, ops.shape(shared)[-1]))
 
     def get_config(self):
         return super().get_config() | {
             "num_heads": self.num_heads,
             "head_dim": self.head_dim,
             "dropout": self.dropout,
+            "scale": self.scale,
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),
@@ -119,7 +140,10 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
         num_heads: int, attention heads.
         head_dim: int, size of a head; None: `hidden_dim / num_heads`.
         causal: bool, whether a token sees only itself and what stands before it.
+        num_key_value_heads: int, heads of keys and values, each shared by as many query heads
+            (grouped-query attention, Ainslie et al. 2023, section 2.2); None: `num_heads`.
         dropout: float, share of attention weights dropped while training.
+        scale: float, by which scores are multiplied; None: 1/sqrt(head_dim).
         use_bias: bool, biases on the four projections.
         kernel_initializer: initializer of the query, key and value kernels.
         output_initializer: initializer of the output kernel; None: `kernel_initializer`.
@@ -130,6 +154,9 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
             the row, which attends inside itself only; None: every token is real.
         cache: what `init_cache` or the call before returned; needs `index` and `causal=True`.
         index: int tensor, (batch,) or a scalar: where in each row `inputs` begins.
+        position_bias: float tensor that broadcasts to (batch, num_heads, length, key_length), added
+            to the scores, as `RelativePositionBias` makes it.
+        rotary: cosines and sines of the tokens' positions, as `RotaryEmbedding` makes them.
         return_attention: bool, whether to return the attention weights too.
 
     Returns:
@@ -137,7 +164,8 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
         with `return_attention`, followed by the weights, (batch, num_heads, length, key_length).
 
     Raises:
-        ValueError: hidden_dim is not divisible by num_heads; a cache without causal attention.
+        ValueError: hidden_dim is not divisible by num_heads, or num_heads by num_key_value_heads;
+            a cache without causal attention.
 
     Example:
         >>> layer = MultiHeadSelfAttention(num_heads=2, causal=True)
@@ -145,16 +173,22 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
         TensorShape([3, 5, 8])
     """
 
-    def __init__(self, num_heads, head_dim=None, causal=False, **kwargs):
+    def __init__(self, num_heads, head_dim=None, causal=False, num_key_value_heads=None, **kwargs):
         super().__init__(num_heads, head_dim, **kwargs)
+        if num_key_value_heads is not None and (num_key_value_heads < 1 or num_heads % num_key_value_heads):
+            raise ValueError(
+                "num_heads must be divisible by num_key_value_heads. "
+                f"Received: num_heads={num_heads}, num_key_value_heads={num_key_value_heads}."
+            )
         self.causal = causal
+        self.num_key_value_heads = num_key_value_heads
 
     def build(self, input_shape):
-        self._build_projections(input_shape, input_shape)
+        self._build_projections(input_shape, input_shape, self.num_key_value_heads)
 
     def init_cache(self, batch, max_length):
-        """Empty keys and values, each (batch, num_heads, max_length, head_dim)."""
-        shape = (batch, self.num_heads, max_length, self._size)
+        """Empty keys and values, each (batch, num_key_value_heads, max_length, head_dim)."""
+        shape = (batch, self._key_value_heads, max_length, self._size)
         return {
             "key": ops.zeros(shape, dtype=self.compute_dtype),
             "value": ops.zeros(shape, dtype=self.compute_dtype),
@@ -166,10 +200,12 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
         padding_mask=None,
         cache=None,
         index=None,
+        position_bias=None,
+        rotary=None,
         return_attention=False,
         training=None,
     ):
-        keys = self._project_keys(inputs)
+        keys = self._project_keys(inputs, rotary)
         if cache is None:
             if self.causal and padding_mask is None:
                 padding_mask = ops.ones(ops.shape(inputs)[:2], dtype="int32")
@@ -181,7 +217,7 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
             cache = {name: _write(cache[name], keys[name], positions) for name in ("key", "value")}
             mask = cached_attention_mask(positions, ops.shape(cache["key"])[2])
             keys = cache
-        outputs, weights = self._attend(inputs, keys, mask, training)
+        outputs, weights = self._attend(inputs, keys, mask, training, position_bias, rotary)
         results = (outputs,)
         if cache is not None:
             results += (cache,)
@@ -193,7 +229,10 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
         return tuple(input_shape)
 
     def get_config(self):
-        return super().get_config() | {"causal": self.causal}
+        return super().get_config() | {
+            "causal": self.causal,
+            "num_key_value_heads": self.num_key_value_heads,
+        }
 
 
 @keras.saving.register_keras_serializable("tfmodels")
@@ -204,6 +243,7 @@ class MultiHeadCrossAttention(_MultiHeadAttention):
         num_heads: int, attention heads.
         head_dim: int, size of a head; None: `hidden_dim / num_heads`.
         dropout: float, share of attention weights dropped while training.
+        scale: float, by which scores are multiplied; None: 1/sqrt(head_dim).
         use_bias: bool, biases on the four projections.
         kernel_initializer: initializer of the query, key and value kernels.
         output_initializer: initializer of the output kernel; None: `kernel_initializer`.

@@ -17,9 +17,13 @@ _ACTIVATIONS = {"gelu_tanh": gelu_tanh}
 class FeedForward(keras.layers.Layer):
     """`activation(x W1 + b1) W2 + b2` (Vaswani et al. 2017, section 3.3).
 
+    Gated, it is `(activation(x V) * x W1) W2` (Shazeer 2020, section 2, with its biases).
+
     Args:
         intermediate_dim: int, the inner width.
         activation: Keras's name or function, or "gelu_tanh", GELU as GPT-2 has it.
+        gated: bool, whether a second projection of the input gates the first.
+        dropout: float, on the inner vector.
         use_bias: bool.
         kernel_initializer: initializer of the first kernel.
         output_initializer: initializer of the second kernel; None: `kernel_initializer`.
@@ -39,6 +43,8 @@ class FeedForward(keras.layers.Layer):
         self,
         intermediate_dim,
         activation="relu",
+        gated=False,
+        dropout=0.0,
         use_bias=True,
         kernel_initializer="glorot_uniform",
         output_initializer=None,
@@ -47,34 +53,41 @@ class FeedForward(keras.layers.Layer):
         super().__init__(**kwargs)
         self.intermediate_dim = intermediate_dim
         self.activation = activation
+        self.gated = gated
+        self.dropout = dropout
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer or kernel_initializer)
 
     def build(self, input_shape):
         hidden_dim = input_shape[-1]
-        self.intermediate_dense = keras.layers.Dense(
-            self.intermediate_dim,
-            use_bias=self.use_bias,
-            activation=_ACTIVATIONS.get(self.activation, self.activation),
-            kernel_initializer=self.kernel_initializer.clone(),
-            dtype=self.dtype_policy,
-            name="intermediate",
-        )
-        self.intermediate_dense.build((None, hidden_dim))
-        self.output_dense = keras.layers.Dense(
-            hidden_dim,
-            use_bias=self.use_bias,
-            kernel_initializer=self.output_initializer.clone(),
-            dtype=self.dtype_policy,
-            name="output",
-        )
-        self.output_dense.build((None, self.intermediate_dim))
 
-    def call(self, inputs):
+        def dense(name, in_dim, units, initializer, activation=None):
+            layer = keras.layers.Dense(
+                units,
+                use_bias=self.use_bias,
+                activation=_ACTIVATIONS.get(activation, activation),
+                kernel_initializer=initializer.clone(),
+                dtype=self.dtype_policy,
+                name=name,
+            )
+            layer.build((None, in_dim))
+            return layer
+
+        inner = (hidden_dim, self.intermediate_dim, self.kernel_initializer)
+        if self.gated:
+            self.gate_dense = dense("gate", *inner, self.activation)
+        self.intermediate_dense = dense("intermediate", *inner, None if self.gated else self.activation)
+        self.inner_dropout = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="dropout")
+        self.output_dense = dense("output", self.intermediate_dim, hidden_dim, self.output_initializer)
+
+    def call(self, inputs, training=None):
         batch, length, hidden_dim = ops.shape(inputs)
         x = ops.reshape(inputs, (-1, hidden_dim))  # (b * l, d): see attention._split_heads
-        x = self.output_dense(self.intermediate_dense(x))
+        inner = self.intermediate_dense(x)
+        if self.gated:
+            inner = inner * self.gate_dense(x)
+        x = self.output_dense(self.inner_dropout(inner, training=training))
         return ops.reshape(x, (batch, length, hidden_dim))
 
     def compute_output_shape(self, input_shape):
@@ -86,6 +99,8 @@ class FeedForward(keras.layers.Layer):
             "activation": self.activation
             if isinstance(self.activation, str)
             else keras.activations.serialize(self.activation),
+            "gated": self.gated,
+            "dropout": self.dropout,
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),

@@ -1,0 +1,91 @@
+"""Relative positions as a bias on attention scores (T5). Shape letters: n heads, q query, k key length."""
+
+import math
+
+import keras
+from keras import ops
+
+from tfmodels.layers.masks import cached_positions
+
+
+@keras.saving.register_keras_serializable("tfmodels")
+class RelativePositionBias(keras.layers.Layer):
+    """A learnt number a head and distance, added to the scores (Raffel et al. 2020, section 2.1).
+
+    Once a forward pass, for all of a stack's layers: pass the result on as `position_bias=`. Half of
+    the buckets hold one distance each, the rest grow logarithmically up to `max_distance`.
+
+    Args:
+        num_heads: int, attention heads.
+        num_buckets: int, kinds of distance.
+        max_distance: int, from which on all distances are one bucket.
+        bidirectional: bool, whether keys after the query have buckets of their own (an encoder), or
+            count as distance 0 (a decoder, which does not see them).
+        initializer: initializer of the table.
+
+    Call arguments:
+        inputs: tensor, (batch, query_length, ...), of which only the shape counts.
+        key_length: int, number of keys; None: `query_length`.
+        start_index: int tensor, (batch,) or a scalar: the position of the first query.
+
+    Returns:
+        Float tensor, (batch or 1, num_heads, query_length, key_length).
+
+    Example:
+        >>> RelativePositionBias(num_heads=2)(keras.ops.zeros((1, 3, 8))).shape
+        TensorShape([1, 2, 3, 3])
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        num_buckets=32,
+        max_distance=128,
+        bidirectional=True,
+        initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.num_buckets = num_buckets
+        self.max_distance = max_distance
+        self.bidirectional = bidirectional
+        self.initializer = keras.initializers.get(initializer)
+
+    def build(self, input_shape):
+        self.table = self.add_weight(
+            shape=(self.num_buckets, self.num_heads), initializer=self.initializer, name="table"
+        )
+
+    def call(self, inputs, key_length=None, start_index=None):
+        length = ops.shape(inputs)[1]
+        positions = cached_positions(0 if start_index is None else start_index, length)  # (b or 1, q)
+        keys = ops.arange(length if key_length is None else key_length, dtype="int32")
+        buckets = self._bucket(keys[None, None] - positions[:, :, None])  # (b or 1, q, k)
+        bias = ops.take(self.table, buckets, axis=0)  # (b or 1, q, k, n)
+        return ops.cast(ops.transpose(bias, (0, 3, 1, 2)), self.compute_dtype)
+
+    def _bucket(self, distance):
+        """The bucket of key position - query position."""
+        buckets, first = self.num_buckets, 0
+        if self.bidirectional:
+            buckets //= 2
+            first = ops.where(distance > 0, buckets, 0)
+            distance = ops.abs(distance)
+        else:
+            distance = ops.maximum(-distance, 0)
+        exact = buckets // 2
+        # At least `exact`, so that the logarithm is finite where it is not used.
+        ratio = ops.cast(ops.maximum(distance, exact), "float32") / exact
+        step = ops.log(ratio) / math.log(self.max_distance / exact) * (buckets - exact)
+        far = ops.minimum(exact + ops.cast(step, "int32"), buckets - 1)
+        return first + ops.where(distance < exact, distance, far)
+
+    def get_config(self):
+        return super().get_config() | {
+            "num_heads": self.num_heads,
+            "num_buckets": self.num_buckets,
+            "max_distance": self.max_distance,
+            "bidirectional": self.bidirectional,
+            "initializer": keras.initializers.serialize(self.initializer),
+        }
