@@ -102,7 +102,8 @@ def test_attention_of_t5():
 
 def test_config_round_trips():
     check_layer(RMSNormBlock(6, 11, head_dim=4, num_key_value_heads=3, gated=True, causal=True), X)
-    check_layer(RMSNormBlock(3, 11, attention_scale=1.0, activation="relu", cross_attention=True), X, MEMORY)
+    block = RMSNormBlock(3, 11, attention_scale=1.0, activation="relu", cross_attention=True)
+    check_layer(block, X, encoder_output=MEMORY)
     check_layer(RelativePositionBias(3, num_buckets=6, max_distance=9, bidirectional=False), X)
     copy = RotaryEmbedding.from_config(RotaryEmbedding(6, base=50.0).get_config())
     np.testing.assert_array_equal(copy(X)[0], RotaryEmbedding(6, base=50.0)(X)[0])
