@@ -1,13 +1,17 @@
-"""Beam search in the graph. Shape letters: b batch, k beams, n new tokens, v vocabulary."""
+"""Beam search in the graph.
+
+Shape letters: b batch, k beams, c candidates, t tokens of prompt and text, n new tokens, v vocabulary.
+"""
 
 import tensorflow as tf
 
-from tfmodels.generation.loop import prefill
+from tfmodels.generation.loop import prefill, put, repeat, written
+from tfmodels.generation.rules import adjust
 
 _NEVER = -1e9  # a score below any real one, finite so that it adds and multiplies
 
 
-def beam_search(model, inputs, prompt, lengths, config, rules):
+def beam_search(model, inputs, prompt, lengths, options, rules):
     """The best of `num_beams` hypotheses, kept side by side with those that have ended.
 
     A hypothesis ends with a stop token; its score is its log-probability / length ** length_penalty,
@@ -19,51 +23,69 @@ def beam_search(model, inputs, prompt, lengths, config, rules):
         inputs: dict for `model.init_cache`.
         prompt: int32 tensor, (batch, prompt_length), the decoder's prompt, padded on the right.
         lengths: int32 tensor, (batch,), real tokens of each prompt, at least 1.
-        config: a `GenerationConfig`.
+        options: `Options`.
         rules: `TokenRules`.
 
     Returns:
-        int32 tensors: new tokens, (batch, max_new_tokens), the stop token included; how many there are
-        in each row, (batch,).
+        As `loop.decode`: of each row the `num_return_sequences` best, best first.
     """
-    beams, new_tokens = config.num_beams, config.max_new_tokens
+    beams, new_tokens = options.num_beams, options.max_new_tokens
     cache, limits, last_index = prefill(model, inputs, prompt, lengths, new_tokens)
-    cache = tf.nest.map_structure(lambda leaf: tf.repeat(leaf, beams, axis=0), cache)
-    candidates = beams * (1 + max(len(rules.stop), 1))
     batch = tf.shape(prompt)[0]
-    first = tf.gather(prompt, lengths - 1, batch_dims=1)
-    start = tf.repeat(lengths - 1, beams, axis=0)  # (b * k)
+    cache, prompts, starts, all_limits = repeat((cache, prompt, lengths, limits), beams)
+    candidates = beams * (1 + max(len(rules.stop), 1))
+    empty = {"tokens": tf.reshape(tf.pad(prompts, ((0, 0), (0, new_tokens))), (batch, beams, -1))}
+    if options.return_scores:
+        empty["log_probabilities"] = tf.zeros((batch, beams, new_tokens))
 
     def penalised(log_probability, length):
-        return log_probability / tf.cast(length, tf.float32) ** config.length_penalty
+        return log_probability / tf.cast(length, tf.float32) ** options.length_penalty
+
+    def extended(step, open_, own, parent, token):
+        """The candidates' histories (b, c, ...): the parents' with one token more."""
+        flat = {name: tf.gather(open_[name], parent, batch_dims=1) for name in empty}  # (b, c, ...)
+        width = tf.shape(token)[1]
+        row = {name: tf.reshape(value, (batch * width, -1)) for name, value in flat.items()}
+        everywhere = tf.ones(batch * width, tf.bool)
+        position = tf.repeat(lengths + step, width)
+        row["tokens"] = put(row["tokens"], position, tf.reshape(token, (-1,)), everywhere)
+        if options.return_scores:
+            chosen = tf.gather(tf.reshape(own, (batch, -1)), parent * own.shape[-1] + token, batch_dims=1)
+            row["log_probabilities"] = put(
+                row["log_probabilities"],
+                tf.fill((batch * width,), step),
+                tf.reshape(chosen, (-1,)),
+                everywhere,
+            )
+        return {name: tf.reshape(value, (batch, width, -1)) for name, value in row.items()}
 
     def body(step, token, open_, ended, done, cache):
-        index = tf.minimum(start + step, last_index)
+        index = tf.minimum(starts - 1 + step, last_index)
         logits, cache = model.decode_step(token[:, None], cache, index)
         vocabulary = logits.shape[-1]
-        log_probabilities = tf.nn.log_softmax(tf.cast(logits[:, 0], tf.float32))  # (b * k, v)
-        log_probabilities = rules.apply(log_probabilities, step, tf.repeat(limits, beams, axis=0))
-        total = open_["score"][:, :, None] + tf.reshape(log_probabilities, (batch, beams, vocabulary))
+        own = tf.nn.log_softmax(tf.cast(logits[:, 0], tf.float32))  # (b * k, v)
+        history = tf.reshape(open_["tokens"], (batch * beams, -1))
+        scores = adjust(own, history, starts + step, step, all_limits, options, rules)
+        total = open_["score"][:, :, None] + tf.reshape(scores, (batch, beams, vocabulary))
         # So many candidates that enough stay open even if each beam's stop tokens are among them.
         score, flat = tf.math.top_k(tf.reshape(total, (batch, beams * vocabulary)), candidates)
         parent, token = flat // vocabulary, flat % vocabulary  # (b, c)
-        tokens = tf.gather(open_["tokens"], parent, batch_dims=1)  # (b, c, n)
-        tokens = tf.where(tf.range(new_tokens) == step, token[:, :, None], tokens)
+        histories = extended(step, open_, own, parent, token)
         # At its limit of length a hypothesis counts as ended.
         last = (step + 1 >= limits)[:, None]
-        ends = rules.ends(token) | last
+        stopped = rules.ends(token)
+        ends = stopped | last
 
         # Only candidates among the best k may end: those below would not have been beams.
         can_end = ends & (tf.range(candidates) < beams) & ~done[:, None]
-        ended_score = tf.where(can_end, penalised(score, step + 1), _NEVER)
-        length = tf.fill(tf.shape(token), step + 1)
-        ended = _best(
-            beams,
-            score=tf.concat([ended["score"], ended_score], 1),
-            tokens=tf.concat([ended["tokens"], tokens], 1),
-            length=tf.concat([ended["length"], length], 1),
-        )
-        open_ = _best(beams, score=tf.where(ends, _NEVER, score), tokens=tokens, parent=parent, token=token)
+        new = {
+            "score": tf.where(can_end, penalised(score, step + 1), _NEVER),
+            "length": tf.fill(tf.shape(token), step + 1),
+            "stopped": stopped,
+            **histories,
+        }
+        ended = _best(beams, **{name: tf.concat([ended[name], new[name]], 1) for name in ended})
+        open_ = _best(beams, score=tf.where(ends, _NEVER, score), parent=parent, token=token, **histories)
         parent = open_.pop("parent")
         token = tf.reshape(open_.pop("token"), (-1,))
         order = tf.reshape(tf.range(batch)[:, None] * beams + parent, (-1,))
@@ -71,30 +93,44 @@ def beam_search(model, inputs, prompt, lengths, config, rules):
         attainable = penalised(open_["score"][:, 0], step + 1)
         worst = tf.reduce_min(ended["score"], axis=1)
         done = done | last[:, 0] | (attainable <= worst)
-        if config.early_stopping:
+        if options.early_stopping:
             done = done | (worst > _NEVER)
         return step + 1, token, open_, ended, done, cache
 
-    empty = tf.zeros((batch, beams, new_tokens), tf.int32)
     state = (
         tf.constant(0),
-        tf.repeat(first, beams, axis=0),
+        tf.gather(prompts, starts - 1, batch_dims=1),
         # All beams begin alike: only the first may be extended.
-        {
-            "score": tf.repeat(tf.constant([[0.0] + [_NEVER] * (beams - 1)]), batch, axis=0),
-            "tokens": empty,
-        },
+        {"score": tf.repeat(tf.constant([[0.0] + [_NEVER] * (beams - 1)]), batch, axis=0), **empty},
         {
             "score": tf.fill((batch, beams), _NEVER),
-            "tokens": empty,
             "length": tf.zeros((batch, beams), tf.int32),
+            "stopped": tf.zeros((batch, beams), tf.bool),
+            **empty,
         },
         limits < 1,
         cache,
     )
     state = tf.while_loop(lambda step, t, o, e, done, c: ~tf.reduce_all(done), body, state)
-    ended = state[3]
-    return ended["tokens"][:, 0], ended["length"][:, 0]
+    return _returned(state[3], lengths, options)
+
+
+def _returned(ended, lengths, options):
+    """The best ended hypotheses of each row as rows of their own."""
+    copies, new_tokens = options.num_return_sequences, options.max_new_tokens
+    flat = {}
+    for name, value in ended.items():
+        value = value[:, :copies]
+        flat[name] = tf.reshape(value, tf.concat([[-1], tf.shape(value)[2:]], 0))
+    result = {
+        "token_ids": written(flat["tokens"], repeat(lengths, copies), flat["length"], new_tokens),
+        "lengths": flat["length"],
+        "stopped": flat["stopped"],
+    }
+    if options.return_scores:
+        real = tf.sequence_mask(flat["length"], new_tokens, tf.float32)
+        result["log_probabilities"] = flat["log_probabilities"] * real
+    return result
 
 
 def _best(count, score, **values):

@@ -1,8 +1,22 @@
 """The options of generation."""
 
 import dataclasses
+import difflib
 
 METHODS = ("greedy", "sample", "beam")
+# Options that belong to one method -> their values that change nothing.
+_OF_SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0}
+# Numbers that a compiled loop takes as tensors, so that another value compiles nothing, and the
+# values that change nothing: what has such a value is left out of the loop.
+_NUMBERS = _OF_SAMPLING | {
+    "length_penalty": None,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "min_new_tokens": 0,
+    "max_new_tokens": None,
+    "seed": None,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,27 +26,55 @@ class GenerationConfig:
     Attributes:
         max_new_tokens: int, the most tokens to write; a row also ends at the model's
             `max_sequence_length`.
+        min_new_tokens: int, tokens to write before a text may end.
         method: "greedy", "sample" or "beam".
+        temperature: float above 0, of sampling: below 1 sharpens, above 1 flattens.
+        top_k: int, sample among the k most probable tokens only; 0: among all.
+        top_p: float, sample among the fewest tokens that together have this probability (Holtzman et
+            al. 2020, section 3.1); 1: among all.
+        min_p: float, sample among tokens of at least this share of the most probable one's
+            probability (Nguyen et al. 2024); 0: among all.
+        typical_p: float, sample among the fewest tokens nearest to the entropy that together have
+            this probability (Meister et al. 2023, section 3); 1: among all.
         num_beams: int, of beam search.
         length_penalty: float; a beam's score is its log-probability / length ** length_penalty.
         early_stopping: bool, whether a row of beam search ends as soon as it has `num_beams` ended
             hypotheses; otherwise when no open beam can beat the worst of them at its present length.
-        temperature: float above 0, of sampling: below 1 sharpens, above 1 flattens.
-        top_k: int, sample among the k most probable tokens only; 0: among all.
-        seed: int, of sampling.
+        num_return_sequences: int, texts a prompt, of sampling or beam search.
+        repetition_penalty: float above 0, divides the positive and multiplies the negative scores of
+            tokens that stand in the prompt or the text (Keskar et al. 2019, section 4.1).
+        presence_penalty: float, taken off the scores of tokens that were written.
+        frequency_penalty: float, taken off for each time a token was written.
+        no_repeat_ngram_size: int, no so many tokens in a row stand twice in prompt and text; 0: any may.
+        bad_words: tuple of tuples of ids, none of which is written.
+        forced_tokens: tuple of ids, the first that are written.
         stop: tuple of ids, each of which ends a text; (): none does; None: the end token of the
             model's config, or the tokenizer's.
+        seed: int, of sampling. A prompt gives the same text whatever else is in its batch.
+        return_scores: bool, whether the result has `log_probabilities`.
     """
 
     max_new_tokens: int = 64
+    min_new_tokens: int = 0
     method: str = "greedy"
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
     num_beams: int = 4
     length_penalty: float = 1.0
     early_stopping: bool = False
-    temperature: float = 1.0
-    top_k: int = 0
-    seed: int = 0
+    num_return_sequences: int = 1
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    no_repeat_ngram_size: int = 0
+    bad_words: tuple = ()
+    forced_tokens: tuple = ()
     stop: tuple | None = None
+    seed: int = 0
+    return_scores: bool = False
 
     def __post_init__(self):
         def check(name, fine, rule):
@@ -40,15 +82,85 @@ class GenerationConfig:
                 raise ValueError(f"{name} must be {rule}. Received: {getattr(self, name)!r}.")
 
         check("max_new_tokens", self.max_new_tokens >= 1, "at least 1")
+        check("min_new_tokens", 0 <= self.min_new_tokens <= self.max_new_tokens, "from 0 to max_new_tokens")
         check("method", self.method in METHODS, f"one of {', '.join(METHODS)}")
-        check("num_beams", self.num_beams >= 1, "at least 1")
-        check("length_penalty", self.length_penalty >= 0, "at least 0")
         check("temperature", self.temperature > 0, 'above 0 (for no randomness, method="greedy")')
         check("top_k", self.top_k >= 0, "at least 0")
+        for name in ("top_p", "typical_p"):
+            check(name, 0 < getattr(self, name) <= 1, "above 0 and at most 1 (1: all tokens)")
+        check("min_p", 0 <= self.min_p <= 1, "from 0 (all tokens) to 1")
+        check("num_beams", self.num_beams >= 1, "at least 1")
+        check("length_penalty", self.length_penalty >= 0, "at least 0")
+        check("seed", 0 <= self.seed < 2**31, "from 0 to 2 ** 31 - 1")
         check("early_stopping", isinstance(self.early_stopping, bool), "True or False")
-        ids = self.stop is None or (
-            isinstance(self.stop, tuple | list) and all(isinstance(each, int) for each in self.stop)
-        )
-        check("stop", ids, "a tuple of ids, or None")
-        if self.stop is not None:
-            object.__setattr__(self, "stop", tuple(self.stop))  # hashable
+        check("repetition_penalty", self.repetition_penalty > 0, "above 0 (1: none)")
+        check("no_repeat_ngram_size", self.no_repeat_ngram_size >= 0, "at least 0")
+        for name in ("stop", "forced_tokens"):
+            check(name, getattr(self, name) is None or _are_ids(getattr(self, name)), "a tuple of ids")
+        check("bad_words", all(_are_ids(w) and len(w) for w in self.bad_words), "a tuple of tuples of ids")
+        for name in ("stop", "forced_tokens"):  # hashable
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "bad_words", tuple(map(tuple, self.bad_words)))
+        self._check_combinations()
+
+    def _check_combinations(self):
+        if self.method != "sample":
+            for name, neutral in _OF_SAMPLING.items():
+                if getattr(self, name) != neutral:
+                    raise ValueError(
+                        f'{name} is an option of method="sample". Received: {name}={getattr(self, name)!r}, '
+                        f"method={self.method!r}. Leave one of them out."
+                    )
+        most = {"greedy": 1, "beam": self.num_beams}.get(self.method)
+        if not 1 <= self.num_return_sequences <= (most or self.num_return_sequences):
+            raise ValueError(
+                "num_return_sequences must be at least 1, at most num_beams in beam search, and 1 with "
+                f"method='greedy'. Received: {self.num_return_sequences}, method={self.method!r}, "
+                f"num_beams={self.num_beams}."
+            )
+
+    def numbers(self):
+        """The values of this config that a compiled loop takes as tensors, by name."""
+        return {name: getattr(self, name) for name in _NUMBERS}
+
+    def structure(self):
+        """What a loop is compiled for: all other fields, and the numbers that change something."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        active = frozenset(name for name, neutral in _NUMBERS.items() if fields.pop(name) != neutral)
+        return tuple(sorted(fields.items(), key=lambda item: item[0])), active
+
+
+class Options:
+    """A config whose numbers are tensors: what the loops read.
+
+    Args:
+        config: a `GenerationConfig`.
+        numbers: dict of name -> scalar tensor, for `config.numbers()`.
+    """
+
+    def __init__(self, config, numbers):
+        self._config = config
+        self._numbers = numbers
+        self.active = config.structure()[1]
+
+    def __getattr__(self, name):
+        return self._numbers[name] if name in self._numbers else getattr(self._config, name)
+
+
+def make_generation_config(config=None, options=None):
+    """A `GenerationConfig` with options overridden; ValueError for unknown ones."""
+    config, options = config or GenerationConfig(), options or {}
+    fields = [field.name for field in dataclasses.fields(GenerationConfig)]
+    for name in options:
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"Unknown generation option {name!r}.{hint} The options: {', '.join(fields)}.")
+    return dataclasses.replace(config, **options)
+
+
+def _are_ids(value):
+    return isinstance(value, tuple | list) and all(
+        isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in value
+    )

@@ -1,13 +1,12 @@
 """`generate`: prompts in, text out."""
 
 import dataclasses
-import difflib
 
 import numpy as np
 import tensorflow as tf
 
 from tfmodels.generation.beam import beam_search
-from tfmodels.generation.config import GenerationConfig
+from tfmodels.generation.config import GenerationConfig, Options, make_generation_config
 from tfmodels.generation.loop import decode
 from tfmodels.generation.protocol import is_encoder_decoder, prompt_names
 from tfmodels.generation.rules import token_rules
@@ -15,17 +14,23 @@ from tfmodels.generation.rules import token_rules
 
 @dataclasses.dataclass(frozen=True)
 class GenerationResult:
-    """What `generate` returns.
+    """What `generate` returns. With `num_return_sequences` above 1, rows become (batch, sequences).
 
     Attributes:
-        text: list of str, the new text of each row; None without a tokenizer.
-        token_ids: int32 array, (batch, new_length), new tokens only, padded with 0.
-        lengths: int32 array, (batch,), new tokens of each row.
+        text: list of str, the new text of each row, or list of lists; None without a tokenizer.
+        token_ids: int32 array, (batch[, num_return_sequences], new_length), new tokens only, padded
+            with 0.
+        lengths: int32 array, (batch[, num_return_sequences]), new tokens of each row.
+        end_reason: array of str, (batch[, num_return_sequences]): "stop" or "length".
+        log_probabilities: float32 array as token_ids, of each new token by the model alone, before
+            penalties, temperature and filters; None unless `return_scores`.
     """
 
     text: list | None
     token_ids: np.ndarray
     lengths: np.ndarray
+    end_reason: np.ndarray
+    log_probabilities: np.ndarray | None = None
 
 
 def generate(model, prompts, tokenizer=None, config=None, **options):
@@ -66,26 +71,10 @@ def generate(model, prompts, tokenizer=None, config=None, **options):
         inputs = encode_prompts(model, tokenizer, prompts)
     ids_name, mask_name = prompt_names(model)
     _check_lengths(inputs[mask_name], model.config.max_sequence_length)
-    rules = token_rules(model, tokenizer, config.stop)
-    token_ids, lengths = _compiled(model, config, rules)(inputs)
-    lengths = lengths.numpy()
-    token_ids = token_ids.numpy()[:, : max(lengths.max(), 1)]
-    text = None
-    if tokenizer is not None:
-        text = [t.decode() for t in detokenize(tokenizer, token_ids, lengths).numpy()]
-    return GenerationResult(text, token_ids, lengths)
-
-
-def make_generation_config(config=None, options=None):
-    """A `GenerationConfig` with options overridden; ValueError for unknown ones."""
-    config, options = config or GenerationConfig(), options or {}
-    fields = [field.name for field in dataclasses.fields(GenerationConfig)]
-    for name in options:
-        if name not in fields:
-            close = difflib.get_close_matches(name, fields, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"Unknown generation option {name!r}.{hint} The options: {', '.join(fields)}.")
-    return dataclasses.replace(config, **options)
+    _check_token_options(model, config)
+    rules = token_rules(model, tokenizer, config)
+    result = _compiled(model, config, rules)(inputs, config.numbers())
+    return _as_result(result, tokenizer, config)
 
 
 def check_tokenizer(model, tokenizer):
@@ -132,17 +121,17 @@ def encode_prompts(model, tokenizer, texts, max_length=None):
     return {ids_name: ids.to_tensor(), mask_name: mask.to_tensor()}
 
 
-def generate_ids(model, inputs, config, rules):
-    """The loop of the config's method, in graph ops.
+def generate_ids(model, inputs, options, rules):
+    """The loop of the options' method, in graph ops.
 
     Args:
         model: keeps the protocol of `GenerativeModel`.
         inputs: dict of ids and mask, int32 (batch, length), padded on the right.
-        config: a `GenerationConfig`.
+        options: `Options`.
         rules: `TokenRules`.
 
     Returns:
-        int32 tensors: new tokens, (batch, max_new_tokens), and their numbers, (batch,).
+        What `loop.decode` returns.
     """
     ids_name, mask_name = prompt_names(model)
     ids = inputs[ids_name]
@@ -152,8 +141,8 @@ def generate_ids(model, inputs, config, rules):
     else:
         prompt = ids
         lengths = tf.reduce_sum(inputs[mask_name], axis=1)
-    method = beam_search if config.method == "beam" else decode
-    return method(model, inputs, prompt, lengths, config, rules)
+    method = beam_search if options.method == "beam" else decode
+    return method(model, inputs, prompt, lengths, options, rules)
 
 
 def detokenize(tokenizer, token_ids, lengths):
@@ -165,12 +154,62 @@ def _compiled(model, config, rules):
     """The traced function of these options. It lives with the model and is freed with it."""
     # Past Keras's attribute tracking: functions are no part of the model's state.
     functions = vars(model).setdefault("_generate_functions", {})
-    key = (config, rules)
+    key = (config.structure(), rules)
     if key not in functions:
-        function = tf.function(lambda inputs: generate_ids(model, inputs, config, rules), autograph=False)
+        function = tf.function(
+            lambda inputs, numbers: generate_ids(model, inputs, Options(config, numbers), rules),
+            autograph=False,
+        )
         ids = tf.TensorSpec((None, None), tf.int32)
-        functions[key] = function.get_concrete_function({n: ids for n in prompt_names(model)})
-    return functions[key]
+        numbers = {
+            name: tf.TensorSpec((), tf.float32 if isinstance(number, float) else tf.int32)
+            for name, number in GenerationConfig().numbers().items()
+        }
+        functions[key] = function.get_concrete_function({n: ids for n in prompt_names(model)}, numbers)
+    function = functions[key]
+    dtypes = {name: type(number) for name, number in GenerationConfig().numbers().items()}
+
+    def call(inputs, numbers):
+        tensors = {name: tf.constant(dtypes[name](number)) for name, number in numbers.items()}
+        return function(inputs, tensors)
+
+    return call
+
+
+def _as_result(result, tokenizer, config):
+    """Graph outputs as a `GenerationResult`."""
+    result = {name: value.numpy() for name, value in result.items()}
+    longest = max(result["lengths"].max(), 1)
+    texts = None
+    if tokenizer is not None:
+        texts = detokenize(tokenizer, result["token_ids"], result["lengths"]).numpy()
+        texts = np.array([text.decode() for text in texts], dtype=object)
+    values = {
+        "text": texts,
+        "token_ids": result["token_ids"][:, :longest],
+        "lengths": result["lengths"],
+        "end_reason": np.where(result["stopped"], "stop", "length"),
+    }
+    if config.return_scores:
+        values["log_probabilities"] = result["log_probabilities"][:, :longest]
+    copies = config.num_return_sequences
+    for name, value in values.items():
+        if copies > 1 and value is not None:
+            values[name] = value.reshape(-1, copies, *value.shape[1:])
+    if texts is not None:
+        values["text"] = values["text"].tolist()
+    return GenerationResult(**values)
+
+
+def _check_token_options(model, config):
+    """Raises ValueError for ids that the model's output does not have."""
+    size = getattr(model.config, list(model.input_pairs.values())[-1][1])
+    for name in ("stop", "forced_tokens", "bad_words"):
+        values = getattr(config, name) or ()
+        ids = [each for word in values for each in word] if name == "bad_words" else values
+        for each in ids:
+            if each >= size:
+                raise ValueError(f"{name} must hold ids below the vocabulary size {size}. Received: {each}.")
 
 
 def _right_padded(model, prompts):

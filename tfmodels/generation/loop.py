@@ -1,11 +1,15 @@
-"""Greedy decoding and sampling as a loop in the graph. Shape letters: b batch, n new tokens, v vocabulary."""
+"""Greedy decoding and sampling as a loop in the graph.
+
+Shape letters: b rows, t tokens of prompt and text, n new tokens, v vocabulary.
+"""
 
 import tensorflow as tf
 
 from tfmodels.generation import sampling
+from tfmodels.generation.rules import adjust
 
 
-def decode(model, inputs, prompt, lengths, config, rules):
+def decode(model, inputs, prompt, lengths, options, rules):
     """Writes tokens after the prompt until each row has written a stop token or its limit.
 
     Args:
@@ -13,43 +17,62 @@ def decode(model, inputs, prompt, lengths, config, rules):
         inputs: dict for `model.init_cache`.
         prompt: int32 tensor, (batch, prompt_length), the decoder's prompt, padded on the right.
         lengths: int32 tensor, (batch,), real tokens of each prompt, at least 1.
-        config: a `GenerationConfig`.
+        options: `Options`.
         rules: `TokenRules`.
 
     Returns:
-        int32 tensors: new tokens, (batch, max_new_tokens), the stop token included; how many there are
-        in each row, (batch,).
+        Dict of `token_ids`, int32 (rows, max_new_tokens), the stop token included; `lengths`, int32
+        (rows,), how many there are; `stopped`, bool (rows,), whether a stop token is the last; and,
+        if asked for, `log_probabilities`, float32 (rows, max_new_tokens). The
+        `num_return_sequences` rows of a prompt follow one another.
     """
-    cache, limits, last_index = prefill(model, inputs, prompt, lengths, config.max_new_tokens)
-    batch = tf.shape(prompt)[0]
-    first = tf.gather(prompt, lengths - 1, batch_dims=1)  # (b,)
+    copies, new_tokens = options.num_return_sequences, options.max_new_tokens
+    cache, limits, last_index = prefill(model, inputs, prompt, lengths, new_tokens)
+    sampled = options.method == "sample"
+    if sampled:
+        uniform = sampling.uniforms(prompt, lengths, options.seed, copies, new_tokens)
+    cache, prompt, lengths, limits = repeat((cache, prompt, lengths, limits), copies)
 
-    def body(step, token, written, count, done, cache):
-        # A row that is done may stand at the end already: it stays there, to no effect.
+    def body(step, state):
         index = tf.minimum(lengths - 1 + step, last_index)
-        logits, cache = model.decode_step(token[:, None], cache, index)
-        logits = rules.apply(tf.cast(logits[:, 0], tf.float32), step, limits)  # (b, v)
-        if config.method == "sample":
-            seed = tf.stack([config.seed, step])
-            token = sampling.sample(logits, config.temperature, config.top_k, seed)
-        else:
-            token = sampling.greedy(logits)
-        here = (tf.range(config.max_new_tokens) == step)[None] & ~done[:, None]  # (b, n)
-        written = tf.where(here, token[:, None], written)
-        count = count + tf.cast(~done, tf.int32)
-        done = done | rules.ends(token) | (step + 1 >= limits)
-        return step + 1, token, written, count, done, cache
+        logits, cache = model.decode_step(state["token"][:, None], state["cache"], index)
+        logits = tf.cast(logits[:, 0], tf.float32)  # (b, v)
+        count = lengths + step
+        scores = adjust(logits, state["history"], count, step, limits, options, rules)
+        token = sampling.sample(scores, uniform[:, step], options) if sampled else sampling.greedy(scores)
+        done = state["done"]
+        history = put(state["history"], count, token, ~done)
+        new = {"cache": cache, "token": token, "history": history}
+        new["count"] = state["count"] + tf.cast(~done, tf.int32)
+        new["stopped"] = state["stopped"] | (rules.ends(token) & ~done)
+        new["done"] = done | rules.ends(token) | (step + 1 >= limits)
+        if options.return_scores:
+            log_probability = tf.gather(tf.nn.log_softmax(logits), token, batch_dims=1)
+            new["log_probabilities"] = put(
+                state["log_probabilities"], tf.fill(tf.shape(token), step), log_probability, ~done
+            )
+        return step + 1, new
 
-    state = (
-        tf.constant(0),
-        first,
-        tf.zeros((batch, config.max_new_tokens), tf.int32),
-        tf.zeros_like(lengths),
-        limits < 1,
-        cache,
-    )
-    state = tf.while_loop(lambda step, t, w, c, done, k: ~tf.reduce_all(done), body, state)
-    return state[2], state[3]
+    rows = tf.shape(prompt)[0]
+    state = {
+        "cache": cache,
+        "token": tf.gather(prompt, lengths - 1, batch_dims=1),
+        "history": tf.pad(prompt, ((0, 0), (0, new_tokens))),
+        "count": tf.zeros_like(lengths),
+        "stopped": tf.zeros_like(lengths, tf.bool),
+        "done": limits < 1,
+    }
+    if options.return_scores:
+        state["log_probabilities"] = tf.zeros((rows, new_tokens))
+    _, state = tf.while_loop(lambda step, state: ~tf.reduce_all(state["done"]), body, (tf.constant(0), state))
+    result = {
+        "token_ids": written(state["history"], lengths, state["count"], new_tokens),
+        "lengths": state["count"],
+        "stopped": state["stopped"],
+    }
+    if options.return_scores:
+        result["log_probabilities"] = state["log_probabilities"]
+    return result
 
 
 def prefill(model, inputs, prompt, lengths, max_new_tokens):
@@ -73,3 +96,23 @@ def prefill(model, inputs, prompt, lengths, max_new_tokens):
     if prompt.shape[1] != 1:
         _, cache = model.decode_step(prompt[:, :-1], cache, 0)
     return cache, limits, longest - 1
+
+
+def repeat(values, copies):
+    """Each row of each tensor `copies` times, one after another."""
+    if copies == 1:
+        return values
+    return tf.nest.map_structure(lambda leaf: tf.repeat(leaf, copies, axis=0), values)
+
+
+def put(table, position, value, where):
+    """table (b, t) with value (b,) at position (b,) of the rows that `where` (b,) names."""
+    here = (tf.range(tf.shape(table)[1])[None] == position[:, None]) & where[:, None]
+    return tf.where(here, value[:, None], table)
+
+
+def written(history, lengths, count, new_tokens):
+    """What stands after each row's prompt: int32 (b, n), 0 after its `count` tokens."""
+    column = tf.range(new_tokens)[None]
+    tokens = tf.gather(history, lengths[:, None] + column, batch_dims=1)
+    return tf.where(column < count[:, None], tokens, 0)

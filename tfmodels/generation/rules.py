@@ -1,4 +1,7 @@
-"""Which tokens a model must, may not and ends to write. Shape letters: b rows, v vocabulary."""
+"""What changes a model's scores before a token is chosen: penalties, and tokens that must or may not stand.
+
+Shape letters: b rows, v vocabulary, t tokens of prompt and text.
+"""
 
 import dataclasses
 
@@ -9,40 +12,21 @@ _NEVER = float("-inf")
 
 @dataclasses.dataclass(frozen=True)
 class TokenRules:
-    """What is fixed about the tokens that are written, whatever the model's scores.
+    """The special tokens of one generation.
 
     Attributes:
         start_id: int, with which an encoder-decoder begins to write.
         stop: tuple of int; each ends the text.
-        forced_start_id: int, the first token that an encoder-decoder writes; None: any.
         forced_end_id: int, the last token at the limit of length; None: any.
-        suppressed_ids: tuple of int, never written.
+        forced_tokens: tuple of int, the first tokens that are written.
+        bad_words: tuple of tuples of int, never written.
     """
 
     start_id: int = 0
     stop: tuple = ()
-    forced_start_id: int | None = None
     forced_end_id: int | None = None
-    suppressed_ids: tuple = ()
-
-    def apply(self, scores, step, limits):
-        """Scores or log-probabilities with -inf where a token may not stand.
-
-        Args:
-            scores: float32 tensor, (rows, vocabulary).
-            step: int32 scalar, tokens written so far.
-            limits: int32 tensor, (rows,), tokens that may be written.
-        """
-        vocabulary_size = scores.shape[-1]
-        if self.suppressed_ids:
-            suppressed = tf.reduce_any(tf.one_hot(self.suppressed_ids, vocabulary_size) > 0, axis=0)
-            scores = tf.where(suppressed, _NEVER, scores)
-        if self.forced_start_id is not None:
-            scores = tf.where(step == 0, _only(self.forced_start_id, vocabulary_size), scores)
-        if self.forced_end_id is not None:
-            last = (step + 1 == limits)[:, None]
-            scores = tf.where(last, _only(self.forced_end_id, vocabulary_size), scores)
-        return scores
+    forced_tokens: tuple = ()
+    bad_words: tuple = ()
 
     def ends(self, token):
         """Whether tokens end their text: bool tensor of their shape."""
@@ -51,32 +35,116 @@ class TokenRules:
         return tf.reduce_any(token[..., None] == tf.constant(self.stop), axis=-1)
 
 
-def token_rules(model, tokenizer, stop):
-    """The rules of a model's config, completed by its tokenizer.
+def token_rules(model, tokenizer, config):
+    """The rules of a model's config and its tokenizer, with those of a generation config before them.
 
     Args:
         model: keeps the protocol of `GenerativeModel`.
         tokenizer: has `start_id` and `end_id`, or None.
-        stop: tuple of int that replaces the ids that end a text, or None.
+        config: a `GenerationConfig`.
     """
-    config = model.config
-    start_id = getattr(config, "start_id", None)
+    own = model.config
+    start_id = getattr(own, "start_id", None)
     if start_id is None:
         start_id = 0 if tokenizer is None else tokenizer.start_id
+    stop = config.stop
     if stop is None:
-        stop = getattr(config, "end_id", None)
+        stop = getattr(own, "end_id", None)
         if stop is None and tokenizer is not None and tokenizer.end_id >= 0:
             stop = tokenizer.end_id
         stop = () if stop is None else stop
         stop = stop if isinstance(stop, tuple) else (stop,)
+    forced = getattr(own, "forced_start_id", None)
+    suppressed = tuple((each,) for each in getattr(own, "suppressed_ids", ()))
     return TokenRules(
         start_id,
         stop,
-        getattr(config, "forced_start_id", None),
-        getattr(config, "forced_end_id", None),
-        getattr(config, "suppressed_ids", ()),
+        getattr(own, "forced_end_id", None),
+        config.forced_tokens or (() if forced is None else (forced,)),
+        suppressed + config.bad_words,
     )
 
 
+def adjust(scores, history, count, step, limits, options, rules):
+    """Scores as the options and rules have them, -inf where a token may not stand.
+
+    Args:
+        scores: float32 tensor, (rows, vocabulary): logits or log-probabilities.
+        history: int32 tensor, (rows, t): prompt and text so far, and anything after it.
+        count: int32 tensor, (rows,): tokens of the history that are real; the last `step` of them
+            are the text.
+        step: int32 scalar, tokens written so far.
+        limits: int32 tensor, (rows,), tokens that may be written.
+        options: `Options`.
+        rules: `TokenRules`.
+
+    Returns:
+        float32 tensor, (rows, vocabulary).
+    """
+    vocabulary_size = scores.shape[-1]
+    column = tf.range(tf.shape(history)[1])[None]  # (1, t)
+    real = column < count[:, None]  # (b, t)
+    if "repetition_penalty" in options.active:
+        seen = _occurrences(history, real, vocabulary_size) > 0
+        penalty = options.repetition_penalty
+        scores = tf.where(seen, tf.where(scores < 0, scores * penalty, scores / penalty), scores)
+    if options.active & {"presence_penalty", "frequency_penalty"}:
+        written = _occurrences(history, real & (column >= count[:, None] - step), vocabulary_size)
+        present = tf.cast(written > 0, tf.float32)
+        scores -= options.presence_penalty * present + options.frequency_penalty * written
+    if options.no_repeat_ngram_size:
+        size = options.no_repeat_ngram_size
+        scores = tf.where(_repeats(history, count, size, vocabulary_size), _NEVER, scores)
+    for word in rules.bad_words:
+        would = _ends_with(history, count, word[:-1])[:, None]
+        scores = tf.where(would & _is(word[-1], vocabulary_size), _NEVER, scores)
+    if "min_new_tokens" in options.active:
+        for each in rules.stop:
+            early = _is(each, vocabulary_size) & (step < options.min_new_tokens)
+            scores = tf.where(early, _NEVER, scores)
+    if rules.forced_tokens:
+        forced = tf.constant(rules.forced_tokens)[tf.minimum(step, len(rules.forced_tokens) - 1)]
+        scores = tf.where(step < len(rules.forced_tokens), _only(forced, vocabulary_size), scores)
+    if rules.forced_end_id is not None:
+        last = (step + 1 == limits)[:, None]
+        scores = tf.where(last, _only(rules.forced_end_id, vocabulary_size), scores)
+    return scores
+
+
+def _is(token_id, vocabulary_size):
+    return (tf.range(vocabulary_size) == token_id)[None]  # (1, v)
+
+
 def _only(token_id, vocabulary_size):
-    return tf.where(tf.range(vocabulary_size) == token_id, 0.0, _NEVER)
+    return tf.where(_is(token_id, vocabulary_size), 0.0, _NEVER)
+
+
+def _occurrences(history, where, vocabulary_size):
+    """How often each token stands where `where` (b, t) is true: float32 (b, v)."""
+    batch, length = tf.unstack(tf.shape(history))
+    rows = tf.broadcast_to(tf.range(batch)[:, None], (batch, length))
+    indices = tf.stack([rows, history], axis=-1)  # (b, t, 2)
+    return tf.scatter_nd(indices, tf.cast(where, tf.float32), (batch, vocabulary_size))
+
+
+def _last(history, count, number):
+    """The last tokens of each row, (b, number); -1 before its beginning."""
+    positions = count[:, None] - number + tf.range(number)[None]
+    tokens = tf.gather(history, tf.maximum(positions, 0), batch_dims=1)
+    return tf.where(positions < 0, -1, tokens)
+
+
+def _ends_with(history, count, tokens):
+    return tf.reduce_all(_last(history, count, len(tokens)) == tf.constant(tokens, tf.int32), axis=1)
+
+
+def _repeats(history, count, size, vocabulary_size):
+    """Tokens that would end an n-gram of `size` which the row has already: bool (b, v)."""
+    last = _last(history, count, size - 1)  # (b, size - 1)
+    history = tf.pad(history, ((0, 0), (0, size)))
+    windows = tf.shape(history)[1] - size + 1
+    match = tf.range(windows)[None] + size <= count[:, None]  # (b, windows), the whole n-gram is real
+    for i in range(size - 1):
+        match &= history[:, i : i + windows] == last[:, i : i + 1]
+    following = history[:, size - 1 : size - 1 + windows]
+    return _occurrences(following, match, vocabulary_size) > 0

@@ -7,13 +7,8 @@ import tempfile
 
 import tensorflow as tf
 
-from tfmodels.generation.generate import (
-    check_tokenizer,
-    detokenize,
-    encode_prompts,
-    generate_ids,
-    make_generation_config,
-)
+from tfmodels.generation.config import Options, make_generation_config
+from tfmodels.generation.generate import check_tokenizer, detokenize, encode_prompts, generate_ids
 from tfmodels.generation.rules import token_rules
 
 
@@ -73,13 +68,14 @@ class _TextModule(tf.Module):
         super().__init__()
         self.model_variables = [variable.value for variable in model.variables]
         self.tokenizer = tokenizer
-        rules = token_rules(model, tokenizer, config.stop)
+        rules = token_rules(model, tokenizer, config)
+        options = Options(config, config.numbers())
 
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="text")], autograph=False)
         def serve(text):
             inputs = encode_prompts(model, tokenizer, text, model.config.max_sequence_length)
-            ids, lengths = generate_ids(model, inputs, config, rules)
-            return {"text": detokenize(tokenizer, ids, lengths)}
+            result = generate_ids(model, inputs, options, rules)
+            return {"text": detokenize(tokenizer, result["token_ids"], result["lengths"])}
 
         self.serve = serve
 
