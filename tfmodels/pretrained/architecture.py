@@ -7,6 +7,7 @@ from typing import Any
 
 # model_type of config.json -> the file that knows it.
 _MODULES = {"bert": "bert", "distilbert": "distilbert", "gpt2": "gpt2", "roberta": "bert"}
+_MODULES |= dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), "llama")
 
 
 @dataclasses.dataclass(frozen=True)

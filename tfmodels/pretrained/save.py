@@ -1,5 +1,6 @@
 """`save_pretrained`: a model becomes a folder that transformers loads."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ import tempfile
 import numpy as np
 from safetensors.numpy import save_file
 
-from tfmodels.pretrained.architecture import by_model
+from tfmodels.pretrained.architecture import by_model, by_type
 from tfmodels.pretrained.checkpoint import INDEX, WEIGHTS, numpy_dtype
 from tfmodels.pretrained.fields import GENERATION_FIELDS, Fields
 from tfmodels.pretrained.load import stored_tensors
@@ -59,10 +60,12 @@ def save_pretrained(model, folder):
             "Save it with model.save, or save the model before quantize."
         )
     source = getattr(model, "pretrained_source", None)
-    architecture, name = by_model(model)
-    prefix = architecture.prefix if architecture.heads[name].task else ""
-    if source is not None:
+    if source is not None:  # two model_types may hold the same config
+        architecture = by_type(source.fields.get("model_type"))
         name, prefix = source.name, source.prefix
+    else:
+        architecture, name = by_model(model)
+        prefix = architecture.prefix if architecture.heads[name].task else ""
     folder = os.path.abspath(os.fspath(folder))
     os.makedirs(os.path.dirname(folder), exist_ok=True)
     aside = tempfile.mkdtemp(prefix=f".{os.path.basename(folder)}.", dir=os.path.dirname(folder))
@@ -92,8 +95,8 @@ def _fields(model, architecture, name, source):
         fields = {field: value for field, value in fields.items() if field not in _GENERATION_ONLY}
     if source is None:
         return fields, generation
-    same = architecture.read_config(source.fields) == architecture.read_config(Fields(fields, generation))
-    if same:
+    read = dataclasses.replace(architecture.read_config(source.fields), **architecture.heads[name].backbone)
+    if read == architecture.read_config(Fields(fields, generation)):
         return source.fields.values | {"architectures": [name]}, {}
     return source.fields.values | fields, generation
 
