@@ -9,7 +9,7 @@ import tempfile
 import numpy as np
 from safetensors.numpy import save_file
 
-from tfmodels.pretrained.architecture import by_model, by_type
+from tfmodels.pretrained.architecture import by_model
 from tfmodels.pretrained.checkpoint import INDEX, WEIGHTS, numpy_dtype
 from tfmodels.pretrained.fields import GENERATION_FIELDS, Fields
 from tfmodels.pretrained.load import stored_tensors
@@ -60,12 +60,10 @@ def save_pretrained(model, folder):
             "Save it with model.save, or save the model before quantize."
         )
     source = getattr(model, "pretrained_source", None)
-    if source is not None:  # two model_types may hold the same config
-        architecture = by_type(source.fields.get("model_type"))
+    architecture, name = by_model(model)
+    prefix = architecture.prefix if architecture.heads[name].task else ""
+    if source is not None:
         name, prefix = source.name, source.prefix
-    else:
-        architecture, name = by_model(model)
-        prefix = architecture.prefix if architecture.heads[name].task else ""
     folder = os.path.abspath(os.fspath(folder))
     os.makedirs(os.path.dirname(folder), exist_ok=True)
     aside = tempfile.mkdtemp(prefix=f".{os.path.basename(folder)}.", dir=os.path.dirname(folder))
