@@ -110,7 +110,9 @@ def _read_window(fields):
         return {}
     layers = fields.integer("num_hidden_layers", 32)
     kinds = fields.get("layer_types")
-    full = fields.values.get("max_window_layers", 28) if kinds is None else kinds.count(_FULL)
+    full = fields.values.get("max_window_layers", 28)
+    if isinstance(kinds, list):
+        full = kinds.count(_FULL)
     if not isinstance(full, int) or full < 0:
         raise ValueError(
             f"config.json: max_window_layers must be a whole number of at least 0. Received: {full!r}."
