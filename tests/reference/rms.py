@@ -71,3 +71,48 @@ def attention(x, kernels, num_heads, groups, allowed, *, positions=None, base=No
 
 def gated(x, kernels, activation):
     return (activation(x @ kernels["gate"]) * (x @ kernels["intermediate"])) @ kernels["output"]
+
+
+def rotary_frequencies(size, base, factor=1.0, low=None, high=None, length=None):
+    """Radians a position: Su et al. section 3.4.2, slowed as Chen et al. 2023 or as Llama 3.1 does."""
+    result = []
+    for i in range(0, size, 2):
+        frequency = 1 / base ** (i / size)
+        wave_length = 2 * math.pi / frequency
+        if low is None or wave_length > length / low:
+            frequency = frequency / factor
+        elif wave_length >= length / high:
+            smooth = (length / wave_length - low) / (high - low)
+            frequency = (1 - smooth) * frequency / factor + smooth * frequency
+        result.append(frequency)
+    return result
+
+
+def llama_attention(
+    x, projections, num_heads, groups, allowed, positions, frequencies, norms=None, epsilon=0
+):
+    """x (b, l, d); projections are the (kernel, bias) of query, key, value and output."""
+    q, k, v = (x @ kernel + bias for kernel, bias in projections[:3])
+    batch, length, _ = x.shape
+    q = q.reshape(batch, length, num_heads, -1)
+    k, v = (part.reshape(batch, length, groups, -1) for part in (k, v))
+    if norms is not None:
+        q, k = rms_norm(q, norms[0], epsilon), rms_norm(k, norms[1], epsilon)
+    half = q.shape[-1] // 2
+
+    def turned(vector, position):
+        z = (vector[:half] + 1j * vector[half:]) * np.exp(1j * position * np.array(frequencies))
+        return np.concatenate([z.real, z.imag])
+
+    heads = np.zeros_like(q)
+    for b in range(batch):
+        for h in range(num_heads):
+            g = h * groups // num_heads
+            for i in range(length):
+                keys = [j for j in range(length) if allowed(b, i, j)]
+                query = turned(q[b, i, h], positions[b, i])
+                scores = [query @ turned(k[b, j, g], positions[b, j]) for j in keys]
+                weights = softmax(np.array(scores) / math.sqrt(2 * half))
+                heads[b, i, h] = sum(w * v[b, j, g] for w, j in zip(weights, keys, strict=True))
+    kernel, bias = projections[3]
+    return heads.reshape(batch, length, -1) @ kernel + bias

@@ -1,11 +1,12 @@
 """The parts that models are made of: Keras layers, written in keras.ops."""
 
 from tfmodels.layers.attention import MultiHeadCrossAttention, MultiHeadSelfAttention
-from tfmodels.layers.block import RMSNormBlock, TransformerBlock
+from tfmodels.layers.block import TransformerBlock
 from tfmodels.layers.embedding import PositionalEmbedding
 from tfmodels.layers.feed_forward import FeedForward
 from tfmodels.layers.pooling import FirstToken
 from tfmodels.layers.relative import RelativePositionBias
+from tfmodels.layers.rms_block import RMSNormBlock
 from tfmodels.layers.rotary import RotaryEmbedding
 
 __all__ = [

@@ -7,6 +7,7 @@ h head_dim, d hidden_dim.
 import keras
 from keras import ops
 
+from tfmodels.layers.cache import write
 from tfmodels.layers.masks import attention_mask, cached_attention_mask, cached_positions
 from tfmodels.layers.rotary import rotate
 
@@ -18,6 +19,8 @@ _MASKED_SCORE = -1e9
 class _MultiHeadAttention(keras.layers.Layer):
     """The projections and the attention itself, shared by the self and cross variants."""
 
+    query_norm = key_norm = None  # the self variant may have them
+
     def __init__(
         self,
         num_heads,
@@ -25,6 +28,7 @@ class _MultiHeadAttention(keras.layers.Layer):
         dropout=0.0,
         scale=None,
         use_bias=True,
+        output_bias=None,
         kernel_initializer="glorot_uniform",
         output_initializer=None,
         **kwargs,
@@ -37,6 +41,7 @@ class _MultiHeadAttention(keras.layers.Layer):
         self.dropout = dropout
         self.scale = scale
         self.use_bias = use_bias
+        self.output_bias = use_bias if output_bias is None else output_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer or kernel_initializer)
 
@@ -50,11 +55,11 @@ class _MultiHeadAttention(keras.layers.Layer):
             )
         self._size = self.head_dim or hidden_dim // self.num_heads
 
-        def dense(name, units, initializer):
+        def dense(name, units, initializer, use_bias=self.use_bias):
             # A fresh copy each: Keras warns when one unseeded initializer object is used twice.
             return keras.layers.Dense(
                 units,
-                use_bias=self.use_bias,
+                use_bias=use_bias,
                 kernel_initializer=initializer.clone(),
                 dtype=self.dtype_policy,
                 name=name,
@@ -65,7 +70,7 @@ class _MultiHeadAttention(keras.layers.Layer):
         self.query_dense = dense("query", inner_dim, self.kernel_initializer)
         self.key_dense = dense("key", key_value_dim, self.kernel_initializer)
         self.value_dense = dense("value", key_value_dim, self.kernel_initializer)
-        self.output_dense = dense("output", hidden_dim, self.output_initializer)
+        self.output_dense = dense("output", hidden_dim, self.output_initializer, self.output_bias)
         self.query_dense.build((None, hidden_dim))
         self.key_dense.build((None, key_shape[-1]))
         self.value_dense.build((None, key_shape[-1]))
@@ -86,12 +91,14 @@ class _MultiHeadAttention(keras.layers.Layer):
     def _project_keys(self, x, rotary=None):
         """Keys and values of x (b, k, d), each (b, g, k, h)."""
         key = self._split_heads(self.key_dense, x, self._key_value_heads)
+        key = key if self.key_norm is None else self.key_norm(key)
         value = self._split_heads(self.value_dense, x, self._key_value_heads)
         return {"key": key if rotary is None else rotate(key, rotary), "value": value}
 
     def _attend(self, x, keys, mask, training, position_bias=None, rotary=None):
         """x (b, q, d), keys of (b, g, k, h), mask (b, q, k) -> output (b, q, d), weights (b, n, q, k)."""
         query = self._split_heads(self.query_dense, x, self.num_heads)  # (b, n, q, h)
+        query = query if self.query_norm is None else self.query_norm(query)
         if rotary is not None:
             query = rotate(query, rotary)
         # Section 3.2.1: scaled by 1/sqrt(d_k); on the query, the smaller factor of the product.
@@ -127,6 +134,7 @@ class _MultiHeadAttention(keras.layers.Layer):
             "dropout": self.dropout,
             "scale": self.scale,
             "use_bias": self.use_bias,
+            "output_bias": self.output_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),
         }
@@ -142,9 +150,14 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
         causal: bool, whether a token sees only itself and what stands before it.
         num_key_value_heads: int, heads of keys and values, each shared by as many query heads
             (grouped-query attention, Ainslie et al. 2023, section 2.2); None: `num_heads`.
+        window: int, with `causal`: how many tokens a token sees, itself the last (sliding window, Jiang
+            et al. 2023, section 2); None: all before it.
+        head_norm_epsilon: float, RMS normalisation of each head's queries and keys, with this added
+            to the mean square; None: no normalisation.
         dropout: float, share of attention weights dropped while training.
         scale: float, by which scores are multiplied; None: 1/sqrt(head_dim).
-        use_bias: bool, biases on the four projections.
+        use_bias: bool, biases on the projections.
+        output_bias: bool, a bias on the output; None: `use_bias`.
         kernel_initializer: initializer of the query, key and value kernels.
         output_initializer: initializer of the output kernel; None: `kernel_initializer`.
 
@@ -165,7 +178,7 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
 
     Raises:
         ValueError: hidden_dim is not divisible by num_heads, or num_heads by num_key_value_heads;
-            a cache without causal attention.
+            a cache or a window without causal attention.
 
     Example:
         >>> layer = MultiHeadSelfAttention(num_heads=2, causal=True)
@@ -173,18 +186,43 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
         TensorShape([3, 5, 8])
     """
 
-    def __init__(self, num_heads, head_dim=None, causal=False, num_key_value_heads=None, **kwargs):
+    def __init__(
+        self,
+        num_heads,
+        head_dim=None,
+        causal=False,
+        num_key_value_heads=None,
+        window=None,
+        head_norm_epsilon=None,
+        **kwargs,
+    ):
         super().__init__(num_heads, head_dim, **kwargs)
         if num_key_value_heads is not None and (num_key_value_heads < 1 or num_heads % num_key_value_heads):
             raise ValueError(
                 "num_heads must be divisible by num_key_value_heads. "
                 f"Received: num_heads={num_heads}, num_key_value_heads={num_key_value_heads}."
             )
+        if window is not None and (window < 1 or not causal):
+            raise ValueError(
+                "window must be at least 1, and needs causal attention. "
+                f"Received: window={window}, causal={causal}."
+            )
         self.causal = causal
         self.num_key_value_heads = num_key_value_heads
+        self.window = window
+        self.head_norm_epsilon = head_norm_epsilon
 
     def build(self, input_shape):
         self._build_projections(input_shape, input_shape, self.num_key_value_heads)
+        if self.head_norm_epsilon is not None:
+            self.query_norm, self.key_norm = (
+                keras.layers.RMSNormalization(
+                    epsilon=self.head_norm_epsilon, dtype=self.dtype_policy, name=name
+                )
+                for name in ("query_norm", "key_norm")
+            )
+            self.query_norm.build((None, self._size))
+            self.key_norm.build((None, self._size))
 
     def init_cache(self, batch, max_length):
         """Empty keys and values, each (batch, num_key_value_heads, max_length, head_dim)."""
@@ -209,13 +247,13 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
         if cache is None:
             if self.causal and padding_mask is None:
                 padding_mask = ops.ones(ops.shape(inputs)[:2], dtype="int32")
-            mask = attention_mask(padding_mask, padding_mask, self.causal)
+            mask = attention_mask(padding_mask, padding_mask, self.causal, self.window)
         else:
             if not self.causal:
                 raise ValueError("A cache needs causal attention. Received: causal=False.")
             positions = cached_positions(index, ops.shape(inputs)[1])  # (b, q)
-            cache = {name: _write(cache[name], keys[name], positions) for name in ("key", "value")}
-            mask = cached_attention_mask(positions, ops.shape(cache["key"])[2])
+            cache = {name: write(cache[name], keys[name], positions) for name in ("key", "value")}
+            mask = cached_attention_mask(positions, ops.shape(cache["key"])[2], self.window)
             keys = cache
         outputs, weights = self._attend(inputs, keys, mask, training, position_bias, rotary)
         results = (outputs,)
@@ -232,6 +270,8 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
         return super().get_config() | {
             "causal": self.causal,
             "num_key_value_heads": self.num_key_value_heads,
+            "window": self.window,
+            "head_norm_epsilon": self.head_norm_epsilon,
         }
 
 
@@ -244,7 +284,8 @@ class MultiHeadCrossAttention(_MultiHeadAttention):
         head_dim: int, size of a head; None: `hidden_dim / num_heads`.
         dropout: float, share of attention weights dropped while training.
         scale: float, by which scores are multiplied; None: 1/sqrt(head_dim).
-        use_bias: bool, biases on the four projections.
+        use_bias: bool, biases on the projections.
+        output_bias: bool, a bias on the output; None: `use_bias`.
         kernel_initializer: initializer of the query, key and value kernels.
         output_initializer: initializer of the output kernel; None: `kernel_initializer`.
 
@@ -291,23 +332,3 @@ class MultiHeadCrossAttention(_MultiHeadAttention):
 
     def compute_output_shape(self, inputs_shape, encoder_output_shape=None):
         return tuple(inputs_shape)
-
-
-def _write(cache, update, positions):
-    """Puts update (b, n, q, h) into cache (b, n, k, h) at each row's positions (b, q).
-
-    A scatter, since rows of one batch stand at different positions; it is a core op that writes in
-    place inside a compiled loop, and positions after the end of the cache are dropped by none:
-    callers bound the length.
-    """
-    batch, heads, length, _ = ops.shape(update)
-    shape = (batch, heads, length)
-    indices = ops.stack(
-        [
-            ops.broadcast_to(ops.arange(batch)[:, None, None], shape),
-            ops.broadcast_to(ops.arange(heads)[None, :, None], shape),
-            ops.broadcast_to(positions[:, None, :], shape),
-        ],
-        axis=-1,
-    )  # (b, n, q, 3)
-    return ops.scatter_update(cache, indices, ops.cast(update, cache.dtype))

@@ -6,7 +6,7 @@ from tfmodels.layers.attention import MultiHeadCrossAttention, MultiHeadSelfAtte
 from tfmodels.layers.feed_forward import FeedForward
 
 
-class _Block(keras.layers.Layer):
+class BlockBase(keras.layers.Layer):
     """Self-attention, optional cross-attention and a feed-forward network, each with a residual.
 
     A subclass has `norm_first` and makes the sublayers in `build`.
@@ -158,7 +158,7 @@ class _Block(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tfmodels")
-class TransformerBlock(_Block):
+class TransformerBlock(BlockBase):
     """Self-attention, optional cross-attention and a feed-forward network, each with a residual.
 
     Post-norm, `LayerNorm(x + Dropout(Sublayer(x)))`, is Vaswani et al. 2017, sections 3.1 and 5.4;
@@ -233,94 +233,3 @@ class TransformerBlock(_Block):
 
     def get_config(self):
         return super().get_config() | {"norm_first": self.norm_first}
-
-
-@keras.saving.register_keras_serializable("tfmodels")
-class RMSNormBlock(_Block):
-    """The block of T5 and Llama: pre-norm with RMS normalisation (Zhang & Sennrich 2019), no biases.
-
-    Args:
-        num_heads: int, attention heads.
-        intermediate_dim: int, inner width of the feed-forward network.
-        head_dim: int, size of a head; None: `hidden_dim / num_heads`.
-        num_key_value_heads: int, heads of keys and values of the self-attention; None: `num_heads`.
-        causal: bool, whether a token sees only itself and what stands before it.
-        cross_attention: bool, whether the block attends to an encoder's output.
-        attention_scale: float, by which scores are multiplied; None: 1/sqrt(head_dim).
-        activation: of the feed-forward network.
-        gated: bool, whether the feed-forward network is gated.
-        dropout: float, on the output of each sublayer.
-        intermediate_dropout: float, inside the feed-forward network.
-        attention_dropout: float, on the attention weights.
-        norm_epsilon: float, added to the mean square in normalisation.
-        kernel_initializer: initializer of all kernels.
-
-    Call arguments:
-        As `TransformerBlock`.
-
-    Returns:
-        Float tensor, (batch, length, hidden_dim); with a cache, a tuple of it and the new cache.
-
-    Example:
-        >>> block = RMSNormBlock(num_heads=4, intermediate_dim=16, num_key_value_heads=2, gated=True)
-        >>> block(keras.random.normal((3, 5, 8))).shape
-        TensorShape([3, 5, 8])
-    """
-
-    norm_first = True
-
-    def __init__(
-        self,
-        num_heads,
-        intermediate_dim,
-        head_dim=None,
-        num_key_value_heads=None,
-        causal=False,
-        cross_attention=False,
-        attention_scale=None,
-        activation="silu",
-        gated=False,
-        dropout=0.0,
-        intermediate_dropout=0.0,
-        attention_dropout=0.0,
-        norm_epsilon=1e-6,
-        kernel_initializer="glorot_uniform",
-        **kwargs,
-    ):
-        super().__init__(
-            num_heads,
-            intermediate_dim,
-            causal,
-            cross_attention,
-            activation,
-            dropout,
-            attention_dropout,
-            norm_epsilon,
-            kernel_initializer,
-            **kwargs,
-        )
-        self.head_dim = head_dim
-        self.num_key_value_heads = num_key_value_heads
-        self.attention_scale = attention_scale
-        self.gated = gated
-        self.intermediate_dropout = intermediate_dropout
-
-    def build(self, inputs_shape, encoder_output_shape=None):
-        self._build_sublayers(
-            (inputs_shape, encoder_output_shape),
-            keras.layers.RMSNormalization,
-            attention={"head_dim": self.head_dim, "scale": self.attention_scale, "use_bias": False},
-            self_attention={"num_key_value_heads": self.num_key_value_heads},
-            feed_forward={"gated": self.gated, "dropout": self.intermediate_dropout, "use_bias": False},
-        )
-
-    def get_config(self):
-        config = super().get_config() | {
-            "head_dim": self.head_dim,
-            "num_key_value_heads": self.num_key_value_heads,
-            "attention_scale": self.attention_scale,
-            "gated": self.gated,
-            "intermediate_dropout": self.intermediate_dropout,
-        }
-        del config["output_initializer"]  # the same as kernel_initializer
-        return config

@@ -6,13 +6,14 @@ Shape letters: b batch, q query length, k key length, l length.
 from keras import ops
 
 
-def attention_mask(query_mask, key_mask, causal=False):
+def attention_mask(query_mask, key_mask, causal=False, window=None):
     """Which key each query may attend to.
 
     Args:
         query_mask: int tensor, (batch, query_length), or None: every query is real.
         key_mask: int tensor, (batch, key_length), or None: every key is real.
         causal: whether a query may not see keys after itself; query and key are then the same row.
+        window: int, with `causal`: a query sees this many keys, its own the last; None: all before it.
 
     Returns:
         A boolean tensor that broadcasts to (batch, query_length, key_length), True = may attend,
@@ -29,12 +30,12 @@ def attention_mask(query_mask, key_mask, causal=False):
         if key_mask is None:
             raise ValueError("attention_mask(causal=True) needs key_mask. Received: key_mask=None.")
         index = ops.arange(ops.shape(key_mask)[1])
-        past = index[None, :, None] >= index[None, None, :]  # (1, q, k)
+        past = _may_see(index[None, :, None], index[None, None, :], window)  # (1, q, k)
         mask = past if mask is None else ops.logical_and(mask, past)
     return mask
 
 
-def cached_attention_mask(positions, max_length):
+def cached_attention_mask(positions, max_length, window=None):
     """Which cached key each query may attend to: those at or before its own position.
 
     What a row has not written yet stands after its position, so the cache needs no mask of its own.
@@ -42,11 +43,18 @@ def cached_attention_mask(positions, max_length):
     Args:
         positions: int tensor, (batch, query_length), the position of each query in its row.
         max_length: int, the length of the cache.
+        window: int, how many keys a query sees, its own the last; None: all before it.
 
     Returns:
         Boolean tensor, (batch, query_length, max_length), True = may attend.
     """
-    return ops.arange(max_length)[None, None, :] <= positions[:, :, None]
+    return _may_see(positions[:, :, None], ops.arange(max_length)[None, None, :], window)
+
+
+def _may_see(query, key, window):
+    """Whether positions of queries may see those of keys: not the future, nor what left the window."""
+    past = query >= key
+    return past if window is None else ops.logical_and(past, query - key < window)
 
 
 def positions_in_sequence(padding_mask):

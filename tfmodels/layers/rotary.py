@@ -16,6 +16,12 @@ class RotaryEmbedding(keras.layers.Layer):
     Args:
         head_dim: int, even, size of a head.
         base: float, of the wave lengths: pair i turns by position / base ** (2i / head_dim).
+        factor: float of at least 1, by which turns are slowed, for texts that are longer than those of
+            the training (position interpolation, Chen et al. 2023, section 2.3).
+        low_factor, high_factor: float; a wave that is longer than `original_length / low_factor` is
+            slowed, a shorter one than `original_length / high_factor` is not, and between them the
+            rate goes over linearly (as Llama 3.1 does); None: all are slowed.
+        original_length: int, the longest text of the training, in tokens; needed by the two.
 
     Call arguments:
         inputs: tensor, (batch, length, ...), of which only the shape counts.
@@ -28,7 +34,8 @@ class RotaryEmbedding(keras.layers.Layer):
         A tuple of cosines and sines, float32 tensors, (batch or 1, length, head_dim / 2).
 
     Raises:
-        ValueError: `head_dim` is odd.
+        ValueError: `head_dim` is odd; `factor` is below 1; `low_factor`, `high_factor` and
+            `original_length` are not all there, or not in order.
 
     Example:
         >>> cosines, sines = RotaryEmbedding(head_dim=8)(keras.ops.zeros((1, 3, 16)))
@@ -36,13 +43,38 @@ class RotaryEmbedding(keras.layers.Layer):
         TensorShape([1, 3, 4])
     """
 
-    def __init__(self, head_dim, base=10000.0, **kwargs):
+    def __init__(
+        self,
+        head_dim,
+        base=10000.0,
+        factor=1.0,
+        low_factor=None,
+        high_factor=None,
+        original_length=None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if head_dim % 2:
             raise ValueError(f"head_dim must be even. Received: head_dim={head_dim}.")
+        check_scaling(factor, low_factor, high_factor, original_length)
         self.head_dim = head_dim
         self.base = base
-        self._frequencies = (base ** -(np.arange(0, head_dim, 2) / head_dim)).astype("float32")
+        self.factor = factor
+        self.low_factor = low_factor
+        self.high_factor = high_factor
+        self.original_length = original_length
+        self._frequencies = self._make_frequencies().astype("float32")
+
+    def _make_frequencies(self):
+        """Radians a position of each pair, (head_dim / 2,)."""
+        frequencies = self.base ** -(np.arange(0, self.head_dim, 2) / self.head_dim)
+        slowed = frequencies / self.factor
+        if self.low_factor is None:
+            return slowed
+        waves = self.original_length * frequencies / (2 * np.pi)  # in the longest text of the training
+        share = (waves - self.low_factor) / (self.high_factor - self.low_factor)
+        share = np.clip(share, 0, 1)  # 1 = as it was
+        return share * frequencies + (1 - share) * slowed
 
     def call(self, inputs, padding_mask=None, start_index=None):
         length = ops.shape(inputs)[1]
@@ -57,7 +89,30 @@ class RotaryEmbedding(keras.layers.Layer):
         return ops.cos(angles), ops.sin(angles)
 
     def get_config(self):
-        return super().get_config() | {"head_dim": self.head_dim, "base": self.base}
+        return super().get_config() | {
+            "head_dim": self.head_dim,
+            "base": self.base,
+            "factor": self.factor,
+            "low_factor": self.low_factor,
+            "high_factor": self.high_factor,
+            "original_length": self.original_length,
+        }
+
+
+def check_scaling(factor, low_factor, high_factor, original_length):
+    """Raises ValueError for options of `RotaryEmbedding` that contradict each other."""
+    received = (
+        f"Received: factor={factor}, low_factor={low_factor}, high_factor={high_factor}, "
+        f"original_length={original_length}."
+    )
+    if factor < 1:
+        raise ValueError(f"factor must be at least 1. {received}")
+    given = [value is not None for value in (low_factor, high_factor, original_length)]
+    if any(given) and not (all(given) and 0 < low_factor < high_factor and original_length >= 1):
+        raise ValueError(
+            "low_factor, high_factor and original_length go together, with 0 < low_factor < high_factor. "
+            f"{received}"
+        )
 
 
 def rotate(x, rotary):

@@ -44,19 +44,38 @@ def make_config(config_class, sizes, size, overrides):
 
 
 def check_config(config):
-    """Checks the fields that configs share; each error names the field and its value."""
+    """Checks the fields that configs share; each error names the field and its value.
+
+    Whole numbers are at least 1 and other numbers at least 0 and below 1, unless the field's metadata
+    has another `minimum`; then there is no upper bound.
+    """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         name = f"{type(config).__name__}.{field.name}"
-        if field.type in ("int", int) and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} must be a whole number of at least 1. Received: {value!r}.")
-        if field.type in ("float", float) and not 0 <= value < 1:
+        minimum = field.metadata.get("minimum")
+        least = 1 if minimum is None else minimum
+        if field.type in ("int", int) and (not isinstance(value, int) or value < least):
+            raise ValueError(f"{name} must be a whole number of at least {least}. Received: {value!r}.")
+        if field.type in ("float", float) and minimum is None and not 0 <= value < 1:
             raise ValueError(f"{name} must be at least 0 and below 1. Received: {value!r}.")
-    if config.hidden_dim % config.num_heads:
+        if field.type in ("float", float) and minimum is not None and not value >= minimum:
+            raise ValueError(f"{name} must be at least {minimum}. Received: {value!r}.")
+    if getattr(config, "head_dim", None) is None and config.hidden_dim % config.num_heads:
         raise ValueError(
             "hidden_dim must be divisible by num_heads. "
             f"Received: hidden_dim={config.hidden_dim}, num_heads={config.num_heads}."
         )
+
+
+def check_optional_sizes(config, *names):
+    """Checks fields that are whole numbers of at least 1, or None."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(
+                f"{type(config).__name__}.{name} must be a whole number of at least 1, or None. "
+                f"Received: {value!r}."
+            )
 
 
 def check_special_ids(config, vocabulary_size, *names):

@@ -7,6 +7,7 @@ from typing import Any
 
 # model_type of config.json -> the file that knows it.
 _MODULES = {"bert": "bert", "distilbert": "distilbert", "gpt2": "gpt2", "roberta": "bert"}
+_MODULES |= dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), "llama")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,9 @@ def by_type(model_type):
 def by_model(model):
     """The architecture and transformers' class name of a model; ValueError where there is none."""
     backbone = getattr(model, "backbone", model)
-    for model_type in _MODULES:
+    source = getattr(model, "pretrained_source", None)
+    own = source and source.fields.get("model_type")
+    for model_type in sorted(_MODULES, key=lambda name: name != own):  # two may hold the same config
         architecture = by_type(model_type)
         if type(backbone) is not architecture.backbone or not architecture.holds(backbone.config):
             continue

@@ -60,7 +60,7 @@ class Fields:
         """
         value = self.generation.get(name)
         value = self.get(name) if value is None else value
-        ids = value if several and isinstance(value, list) else [value]
+        ids = value if several and isinstance(value, list | tuple) else [value]
         for each in ids:
             whole = isinstance(each, int) and not isinstance(each, bool)
             if value is not None and not (whole and 0 <= each < vocabulary_size):
@@ -68,7 +68,17 @@ class Fields:
                     f"{name} must be at least 0 and below the vocabulary size {vocabulary_size}, or null. "
                     f"Received: {value!r} in generation_config.json or config.json."
                 )
-        return tuple(value) if isinstance(value, list) else value
+        return tuple(value) if isinstance(value, list | tuple) else value
+
+    def number(self, name, minimum, default=None):
+        """A number of at least `minimum`; without a default it must be there."""
+        value = self.get(name, default)
+        # NaN is not at least anything.
+        if not isinstance(value, int | float) or isinstance(value, bool) or not value >= minimum:
+            raise ValueError(
+                f"config.json: {name} must be a number of at least {minimum}. Received: {value!r}."
+            )
+        return float(value)
 
     def rate(self, name, default):
         """A number of at least 0 and below 1."""

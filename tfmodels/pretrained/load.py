@@ -7,7 +7,8 @@ import re
 from tfmodels.pretrained.architecture import by_type
 from tfmodels.pretrained.checkpoint import FLOATS, Checkpoint, read_json
 from tfmodels.pretrained.fields import Fields
-from tfmodels.pretrained.tensors import assign
+from tfmodels.pretrained.tensors import assign, variables_of
+from tfmodels.pretrained.unfilled import unfilled_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +66,11 @@ def from_pretrained(folder_or_id, task=None, dtype=None):
         _check_tensor(checkpoint, stored, entry)
         entries[stored] = entry
     _check_extra(checkpoint, entries, architecture, prefix)
-    model = architecture.backbone(config, dtype=dtype)
+    with unfilled_variables() as fill_others:
+        model = architecture.backbone(config, dtype=dtype)
     for stored, entry in entries.items():
         assign(model, entry, checkpoint.read(stored))
+    fill_others(variables_of(model, entries.values()))
     model.pretrained_source = Source(folder, fields, name, prefix, checkpoint.dtypes)
     return model
 

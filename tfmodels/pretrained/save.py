@@ -1,5 +1,6 @@
 """`save_pretrained`: a model becomes a folder that transformers loads."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -92,8 +93,8 @@ def _fields(model, architecture, name, source):
         fields = {field: value for field, value in fields.items() if field not in _GENERATION_ONLY}
     if source is None:
         return fields, generation
-    same = architecture.read_config(source.fields) == architecture.read_config(Fields(fields, generation))
-    if same:
+    read = dataclasses.replace(architecture.read_config(source.fields), **architecture.heads[name].backbone)
+    if read == architecture.read_config(Fields(fields, generation)):
         return source.fields.values | {"architectures": [name]}, {}
     return source.fields.values | fields, generation
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from keras import ops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +44,19 @@ def norm(name, layer, dim):
 
 def assign(model, entry, array):
     """Puts a tensor of the checkpoint into its variables."""
+    array = ops.convert_to_tensor(array)
     if entry.transposed:
-        array = array.T
+        array = ops.transpose(array)  # several times as fast as NumPy's strided copy
     variables = [_find(model, address) for address in entry.variables]
     ends = np.cumsum([variable.shape[-1] for variable in variables])[:-1]
-    parts = np.split(array, ends, axis=-1) if len(variables) > 1 else [array]
+    parts = ops.split(array, list(ends), axis=-1) if len(variables) > 1 else [array]
     for variable, part in zip(variables, parts, strict=True):
         variable.assign(part)  # Keras casts what was stored in another type
+
+
+def variables_of(model, entries):
+    """The variables that tensors of the checkpoint are put into."""
+    return [_find(model, address) for entry in entries for address in entry.variables]
 
 
 def gather(model, entry):
