@@ -59,6 +59,28 @@ def check_config(config):
         )
 
 
+def check_optional_sizes(config, *names):
+    """Checks fields that are whole numbers of at least 1, or None."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(
+                f"{type(config).__name__}.{name} must be a whole number of at least 1, or None. "
+                f"Received: {value!r}."
+            )
+
+
+def check_shared_vocabulary(config):
+    """Checks that one matrix for source and target words has one vocabulary."""
+    if config.share_embeddings and config.source_vocabulary_size != config.target_vocabulary_size:
+        raise ValueError(
+            "share_embeddings=True needs one vocabulary. Received: "
+            f"source_vocabulary_size={config.source_vocabulary_size}, "
+            f"target_vocabulary_size={config.target_vocabulary_size}. "
+            "Make them equal, or pass share_embeddings=False."
+        )
+
+
 def check_special_ids(config, vocabulary_size, *names):
     """Checks fields that hold ids: None, an int or a tuple of int, below the vocabulary size."""
     for name in names:

@@ -6,7 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 # model_type of config.json -> the file that knows it.
-_MODULES = {"bert": "bert", "distilbert": "distilbert", "gpt2": "gpt2", "roberta": "bert"}
+_MODULES = {
+    "bart": "bart",
+    "bert": "bert",
+    "distilbert": "distilbert",
+    "gpt2": "gpt2",
+    "marian": "marian",
+    "roberta": "bert",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +49,8 @@ class Architecture:
         heads: dict of transformers' class name -> `Head`. The first of a task is its default.
         ignored: regular expressions of tensors that are no weights: buffers, and copies of tied
             matrices.
+        carried: regular expressions of tensors that nothing reads, which are written back as they
+            were.
         holds: function of a config, whether this architecture can express it.
     """
 
@@ -53,6 +62,7 @@ class Architecture:
     tensors: Callable
     heads: dict
     ignored: tuple = ()
+    carried: tuple = ()
     holds: Callable = lambda config: True
 
 

@@ -4,6 +4,8 @@ import dataclasses
 import os
 import re
 
+import numpy as np
+
 from tfmodels.pretrained.architecture import by_type
 from tfmodels.pretrained.checkpoint import FLOATS, Checkpoint, read_json
 from tfmodels.pretrained.fields import Fields
@@ -62,8 +64,7 @@ def from_pretrained(folder_or_id, task=None, dtype=None):
     entries = {}
     for stored, entry in stored_tensors(architecture, head, config, prefix):
         # One by one, so that a config of a billion layers ends at the first that is not there.
-        _check_tensor(checkpoint, stored, entry)
-        entries[stored] = entry
+        entries |= dict.fromkeys(_check_tensor(checkpoint, stored, entry), entry)
     _check_extra(checkpoint, entries, architecture, prefix)
     model = architecture.backbone(config, dtype=dtype)
     for stored, entry in entries.items():
@@ -75,6 +76,9 @@ def from_pretrained(folder_or_id, task=None, dtype=None):
 def stored_tensors(architecture, head, config, prefix):
     """Pairs of a name in the file and its `Tensor`: the backbone's and the head's."""
     for entry in architecture.tensors(config):
+        if entry.copies and not prefix:  # they are named as in a checkpoint with a head
+            copies = tuple(name.removeprefix(architecture.prefix) for name in entry.copies)
+            entry = dataclasses.replace(entry, copies=copies)
         yield prefix + entry.name, entry
     for entry in head.tensors(config):
         yield entry.name, entry
@@ -139,12 +143,27 @@ def _stored_prefix(checkpoint, architecture):
 
 
 def _check_tensor(checkpoint, name, entry):
-    """The tensor is in the file, of its shape and of a float type."""
-    if name not in checkpoint.shapes:
+    """The names under which the file holds the tensor, each checked; all hold the same values."""
+    held = [each for each in (name, *entry.copies) if each in checkpoint.shapes]
+    if not held and not entry.optional:
         raise ValueError(
             f"The checkpoint must hold the tensor {name!r} of shape {entry.shape}. "
             f"Received: no such tensor in {checkpoint.folder}."
         )
+    for each in held:
+        _check_type(checkpoint, each, entry)
+    for copy in held[1:]:
+        if not np.array_equal(checkpoint.read(copy), checkpoint.read(held[0])):
+            raise ValueError(
+                f"The tensors {held[0]!r} and {copy!r} must be equal, since config.json says that they "
+                "are one. Received: different values. Set tie_word_embeddings to false there if they "
+                "are meant to differ."
+            )
+    return held
+
+
+def _check_type(checkpoint, name, entry):
+    """The tensor is of its shape and of a float type."""
     if checkpoint.shapes[name] != entry.shape:
         raise ValueError(
             f"The tensor {name!r} must have the shape {entry.shape} that config.json asks for. "
@@ -159,7 +178,7 @@ def _check_tensor(checkpoint, name, entry):
 
 def _check_extra(checkpoint, entries, architecture, prefix):
     """The file holds no tensor that the model has no place for."""
-    ignored = re.compile("|".join(architecture.ignored) or "(?!)")
+    ignored = re.compile("|".join((*architecture.ignored, *architecture.carried)) or "(?!)")
     for name in sorted(checkpoint.shapes.keys() - entries.keys()):
         if not ignored.fullmatch(name.removeprefix(prefix)):
             raise ValueError(
