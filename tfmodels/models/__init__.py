@@ -2,6 +2,7 @@
 
 from tfmodels.models.bert import Bert, BertConfig, bert
 from tfmodels.models.gpt2 import GPT2, GPT2Config, gpt2
+from tfmodels.models.t5 import T5, T5Config, T5Encoder, t5
 from tfmodels.models.transformer import Transformer, TransformerConfig, transformer
 
 __all__ = [
@@ -9,9 +10,13 @@ __all__ = [
     "BertConfig",
     "GPT2",
     "GPT2Config",
+    "T5",
+    "T5Config",
+    "T5Encoder",
     "Transformer",
     "TransformerConfig",
     "bert",
     "gpt2",
+    "t5",
     "transformer",
 ]

@@ -52,11 +52,45 @@ def check_config(config):
             raise ValueError(f"{name} must be a whole number of at least 1. Received: {value!r}.")
         if field.type in ("float", float) and not 0 <= value < 1:
             raise ValueError(f"{name} must be at least 0 and below 1. Received: {value!r}.")
-    if config.hidden_dim % config.num_heads:
+    # A config with a size of heads of its own needs no quotient.
+    if getattr(config, "head_dim", None) is None and config.hidden_dim % config.num_heads:
         raise ValueError(
             "hidden_dim must be divisible by num_heads. "
             f"Received: hidden_dim={config.hidden_dim}, num_heads={config.num_heads}."
         )
+
+
+def check_optional_sizes(config, *names):
+    """Checks fields that are whole numbers of at least 1, or None."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(
+                f"{type(config).__name__}.{name} must be a whole number of at least 1, or None. "
+                f"Received: {value!r}."
+            )
+
+
+def check_shared_vocabulary(config):
+    """Checks that one matrix for source and target words has one vocabulary."""
+    if config.share_embeddings and config.source_vocabulary_size != config.target_vocabulary_size:
+        raise ValueError(
+            "share_embeddings=True needs one vocabulary. Received: "
+            f"source_vocabulary_size={config.source_vocabulary_size}, "
+            f"target_vocabulary_size={config.target_vocabulary_size}. "
+            "Make them equal, or pass share_embeddings=False."
+        )
+
+
+def check_token_ids(ids, vocabulary_size):
+    """Checks a dict of name -> id, tuple of ids, or None."""
+    for name, value in ids.items():
+        for each in value if isinstance(value, tuple) else (value,):
+            if each is not None and (not isinstance(each, int) or not 0 <= each < vocabulary_size):
+                raise ValueError(
+                    f"{name} must be a token of the vocabulary, at least 0 and below {vocabulary_size}. "
+                    f"Received: {each!r}."
+                )
 
 
 class TransformerModel(VocabularyModel):
