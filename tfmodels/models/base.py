@@ -71,25 +71,15 @@ def check_optional_sizes(config, *names):
             )
 
 
-def check_shared_vocabulary(config):
-    """Checks that one matrix for source and target words has one vocabulary."""
-    if config.share_embeddings and config.source_vocabulary_size != config.target_vocabulary_size:
-        raise ValueError(
-            "share_embeddings=True needs one vocabulary. Received: "
-            f"source_vocabulary_size={config.source_vocabulary_size}, "
-            f"target_vocabulary_size={config.target_vocabulary_size}. "
-            "Make them equal, or pass share_embeddings=False."
-        )
-
-
-def check_token_ids(ids, vocabulary_size):
-    """Checks a dict of name -> id, tuple of ids, or None."""
-    for name, value in ids.items():
+def check_special_ids(config, vocabulary_size, *names):
+    """Checks fields that hold ids: None, an int or a tuple of int, below the vocabulary size."""
+    for name in names:
+        value = getattr(config, name)
         for each in value if isinstance(value, tuple) else (value,):
-            if each is not None and (not isinstance(each, int) or not 0 <= each < vocabulary_size):
+            if each is not None and not (isinstance(each, int) and 0 <= each < vocabulary_size):
                 raise ValueError(
-                    f"{name} must be a token of the vocabulary, at least 0 and below {vocabulary_size}. "
-                    f"Received: {each!r}."
+                    f"{type(config).__name__}.{name} must be at least 0 and below the vocabulary size "
+                    f"{vocabulary_size}. Received: {value!r}."
                 )
 
 
@@ -135,7 +125,9 @@ class TransformerModel(VocabularyModel):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        config["config"] = cls.config_class(**config["config"])
+        fields = config["config"].items()  # JSON has no tuples
+        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields}
+        config["config"] = cls.config_class(**fields)
         if isinstance(config.get("dtype"), dict):
             config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
         return cls(**config)

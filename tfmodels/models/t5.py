@@ -13,7 +13,7 @@ from tfmodels.models.base import (
     TransformerModel,
     check_config,
     check_optional_sizes,
-    check_token_ids,
+    check_special_ids,
     make_config,
     token_input,
 )
@@ -46,7 +46,7 @@ class T5Config:
         tie_embeddings: bool, one matrix for words in and words out; version 1.1 has two.
         scale_logits: bool, logits times hidden_dim**-0.5; version 1.1 does not scale them.
         start_id: int, the token before the first one that the decoder writes.
-        end_id: int, the token that ends a text; None: none does.
+        end_id: int, or tuple of int: what ends a text; None: nothing does.
         pad_id: int, the token that fills a row up.
     """
 
@@ -69,14 +69,13 @@ class T5Config:
     tie_embeddings: bool = True
     scale_logits: bool = True
     start_id: int | None = 0
-    end_id: int | None = 1
+    end_id: int | tuple | None = 1
     pad_id: int | None = 0
 
     def __post_init__(self):
         check_config(self)
         check_optional_sizes(self, "max_sequence_length", "num_encoder_layers")
-        ids = {name: getattr(self, name) for name in ("start_id", "end_id", "pad_id")}
-        check_token_ids(ids, self.vocabulary_size)
+        check_special_ids(self, self.vocabulary_size, "start_id", "end_id", "pad_id")
         if not self.initializer_factor > 0:
             raise ValueError(f"initializer_factor must be above 0. Received: {self.initializer_factor!r}.")
         if self.num_buckets < 4 or self.max_distance <= self.num_buckets // 2:

@@ -16,14 +16,14 @@ class Source:
 
     Attributes:
         folder: str.
-        fields: dict, its config.json.
+        fields: `Fields`, its config.json and generation_config.json.
         name: str, transformers' class.
         prefix: str, before the backbone's tensors.
         dtypes: dict of tensor name -> stored dtype.
     """
 
     folder: str
-    fields: dict
+    fields: Fields
     name: str
     prefix: str
     dtypes: dict
@@ -52,32 +52,39 @@ def from_pretrained(folder_or_id, task=None, dtype=None):
         >>> model.compile("adamw")
     """
     folder = _find_folder(folder_or_id)
-    fields = Fields(read_json(os.path.join(folder, "config.json")))
+    fields = _read_fields(folder)
     architecture = by_type(fields.get("model_type"))
     name = _class_name(fields, architecture, task)
     head = architecture.heads[name]
-    config = dataclasses.replace(architecture.read_config(fields), **head.backbone)
+    config = architecture.read_config(fields)
     checkpoint = Checkpoint(folder)
+    config = dataclasses.replace(architecture.complete(config, checkpoint), **head.backbone)
     prefix = _stored_prefix(checkpoint, architecture)
-    entries = {}
-    for stored, entry in stored_tensors(architecture, head, config, prefix):
+    entries, first = {}, {}
+    for stored, entry in stored_tensors(architecture, head, config, prefix, checkpoint.shapes):
         # One by one, so that a config of a billion layers ends at the first that is not there.
         _check_tensor(checkpoint, stored, entry)
         entries[stored] = entry
+        _check_copy(checkpoint, stored, first.setdefault(entry.name, stored))
     _check_extra(checkpoint, entries, architecture, prefix)
-    model = architecture.backbone(config, dtype=dtype)
-    for stored, entry in entries.items():
-        assign(model, entry, checkpoint.read(stored))
-    model.pretrained_source = Source(folder, fields.values, name, prefix, checkpoint.dtypes)
+    model = (head.backbone_class or architecture.backbone)(config, dtype=dtype)
+    for stored in first.values():
+        assign(model, entries[stored], checkpoint.read(stored))
+    model.pretrained_source = Source(folder, fields, name, prefix, checkpoint.dtypes)
     return model
 
 
-def stored_tensors(architecture, head, config, prefix):
-    """Pairs of a name in the file and its `Tensor`: the backbone's and the head's."""
-    for entry in architecture.tensors(config):
-        yield prefix + entry.name, entry
-    for entry in head.tensors(config):
-        yield entry.name, entry
+def stored_tensors(architecture, head, config, prefix, present):
+    """Pairs of a name in the file and its `Tensor`: the backbone's and the head's.
+
+    A tensor comes once for each of its names in `present`, the names in a file that is there.
+    """
+    backbone = (head.backbone_tensors or architecture.tensors)(config)
+    for before, entries in ((prefix, backbone), ("", head.tensors(config))):
+        for entry in entries:
+            names = [before + name for name in (entry.name, *entry.copies)]
+            for name in [name for name in names if name in present] or names[:1]:
+                yield name, entry
 
 
 def _find_folder(folder_or_id):
@@ -103,6 +110,14 @@ def _find_folder(folder_or_id):
             f"{path!r} must be a folder or a model id of the hub. Received: no such folder, and "
             f"from the hub: {error}"
         ) from error
+
+
+def _read_fields(folder):
+    generation = os.path.join(folder, "generation_config.json")
+    return Fields(
+        read_json(os.path.join(folder, "config.json")),
+        read_json(generation) if os.path.exists(generation) else None,
+    )
 
 
 def _class_name(fields, architecture, task):
@@ -146,6 +161,15 @@ def _check_tensor(checkpoint, name, entry):
         raise ValueError(
             f"The tensor {name!r} must be one of {', '.join(FLOATS.values())}. "
             f"Received: {checkpoint.dtypes[name]}."
+        )
+
+
+def _check_copy(checkpoint, name, first):
+    """A tensor that the file holds under several names is the same under each."""
+    if name != first and not checkpoint.same(name, first):
+        raise ValueError(
+            f"The tensors {first!r} and {name!r} must be equal: the model has one for both. "
+            f"Received: different values in {checkpoint.folder}."
         )
 
 
