@@ -26,6 +26,7 @@ class _MultiHeadAttention(keras.layers.Layer):
         scale=None,
         use_bias=True,
         kernel_initializer="glorot_uniform",
+        query_initializer=None,
         output_initializer=None,
         **kwargs,
     ):
@@ -38,6 +39,7 @@ class _MultiHeadAttention(keras.layers.Layer):
         self.scale = scale
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.query_initializer = keras.initializers.get(query_initializer or kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer or kernel_initializer)
 
     def _build_projections(self, query_shape, key_shape, key_value_heads=None):
@@ -62,7 +64,7 @@ class _MultiHeadAttention(keras.layers.Layer):
 
         inner_dim = self.num_heads * self._size
         key_value_dim = self._key_value_heads * self._size
-        self.query_dense = dense("query", inner_dim, self.kernel_initializer)
+        self.query_dense = dense("query", inner_dim, self.query_initializer)
         self.key_dense = dense("key", key_value_dim, self.kernel_initializer)
         self.value_dense = dense("value", key_value_dim, self.kernel_initializer)
         self.output_dense = dense("output", hidden_dim, self.output_initializer)
@@ -128,6 +130,7 @@ class _MultiHeadAttention(keras.layers.Layer):
             "scale": self.scale,
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "query_initializer": keras.initializers.serialize(self.query_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),
         }
 
@@ -145,7 +148,8 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
         dropout: float, share of attention weights dropped while training.
         scale: float, by which scores are multiplied; None: 1/sqrt(head_dim).
         use_bias: bool, biases on the four projections.
-        kernel_initializer: initializer of the query, key and value kernels.
+        kernel_initializer: initializer of the key and value kernels.
+        query_initializer: initializer of the query kernel; None: `kernel_initializer`.
         output_initializer: initializer of the output kernel; None: `kernel_initializer`.
 
     Call arguments:
@@ -245,7 +249,8 @@ class MultiHeadCrossAttention(_MultiHeadAttention):
         dropout: float, share of attention weights dropped while training.
         scale: float, by which scores are multiplied; None: 1/sqrt(head_dim).
         use_bias: bool, biases on the four projections.
-        kernel_initializer: initializer of the query, key and value kernels.
+        kernel_initializer: initializer of the key and value kernels.
+        query_initializer: initializer of the query kernel; None: `kernel_initializer`.
         output_initializer: initializer of the output kernel; None: `kernel_initializer`.
 
     Call arguments:

@@ -254,6 +254,7 @@ class RMSNormBlock(_Block):
         attention_dropout: float, on the attention weights.
         norm_epsilon: float, added to the mean square in normalisation.
         kernel_initializer: initializer of all kernels.
+        query_initializer: initializer of the attentions' query kernels; None: `kernel_initializer`.
 
     Call arguments:
         As `TransformerBlock`.
@@ -285,6 +286,7 @@ class RMSNormBlock(_Block):
         attention_dropout=0.0,
         norm_epsilon=1e-6,
         kernel_initializer="glorot_uniform",
+        query_initializer=None,
         **kwargs,
     ):
         super().__init__(
@@ -304,12 +306,18 @@ class RMSNormBlock(_Block):
         self.attention_scale = attention_scale
         self.gated = gated
         self.intermediate_dropout = intermediate_dropout
+        self.query_initializer = keras.initializers.get(query_initializer or kernel_initializer)
 
     def build(self, inputs_shape, encoder_output_shape=None):
         self._build_sublayers(
             (inputs_shape, encoder_output_shape),
             keras.layers.RMSNormalization,
-            attention={"head_dim": self.head_dim, "scale": self.attention_scale, "use_bias": False},
+            attention={
+                "head_dim": self.head_dim,
+                "scale": self.attention_scale,
+                "use_bias": False,
+                "query_initializer": self.query_initializer,
+            },
             self_attention={"num_key_value_heads": self.num_key_value_heads},
             feed_forward={"gated": self.gated, "dropout": self.intermediate_dropout, "use_bias": False},
         )
@@ -321,6 +329,7 @@ class RMSNormBlock(_Block):
             "attention_scale": self.attention_scale,
             "gated": self.gated,
             "intermediate_dropout": self.intermediate_dropout,
+            "query_initializer": keras.initializers.serialize(self.query_initializer),
         }
         del config["output_initializer"]  # the same as kernel_initializer
         return config

@@ -3,6 +3,7 @@
 from tfmodels.models.bart import Bart, BartConfig, bart
 from tfmodels.models.bert import Bert, BertConfig, bert
 from tfmodels.models.gpt2 import GPT2, GPT2Config, gpt2
+from tfmodels.models.t5 import T5, T5Config, T5Encoder, t5
 from tfmodels.models.transformer import Transformer, TransformerConfig, transformer
 
 __all__ = [
@@ -12,10 +13,14 @@ __all__ = [
     "BertConfig",
     "GPT2",
     "GPT2Config",
+    "T5",
+    "T5Config",
+    "T5Encoder",
     "Transformer",
     "TransformerConfig",
     "bart",
     "bert",
     "gpt2",
+    "t5",
     "transformer",
 ]

@@ -12,7 +12,9 @@ _MODULES = {
     "distilbert": "distilbert",
     "gpt2": "gpt2",
     "marian": "marian",
+    "mt5": "t5",
     "roberta": "bert",
+    "t5": "t5",
 }
 
 
@@ -26,6 +28,8 @@ class Head:
         fixed: dict of the head config's fields that this class always has.
         tensors: function of the model's config to the head's `Tensor`s.
         backbone: dict of the backbone config's fields that this class always has.
+        backbone_class: class of the backbone where it is not the architecture's own.
+        backbone_tensors: function of the backbone's config to its `Tensor`s, likewise.
     """
 
     task: str | None
@@ -33,6 +37,8 @@ class Head:
     fixed: dict = dataclasses.field(default_factory=dict)
     tensors: Callable = lambda config: ()
     backbone: dict = dataclasses.field(default_factory=dict)
+    backbone_class: type | None = None
+    backbone_tensors: Callable | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +58,8 @@ class Architecture:
         carried: regular expressions of tensors that nothing reads, which are written back as they
             were.
         holds: function of a config, whether this architecture can express it.
+        complete: function of a config and a `Checkpoint` to the config, where the tensors tell what
+            config.json does not.
     """
 
     model_type: str
@@ -64,6 +72,7 @@ class Architecture:
     ignored: tuple = ()
     carried: tuple = ()
     holds: Callable = lambda config: True
+    complete: Callable = lambda config, checkpoint: config
 
 
 def by_type(model_type):
@@ -81,10 +90,9 @@ def by_model(model):
     backbone = getattr(model, "backbone", model)
     for model_type in _MODULES:
         architecture = by_type(model_type)
-        if type(backbone) is not architecture.backbone or not architecture.holds(backbone.config):
-            continue
         for name, head in architecture.heads.items():
-            if _holds(head, model, backbone):
+            own = type(backbone) is (head.backbone_class or architecture.backbone)
+            if own and architecture.holds(backbone.config) and _holds(head, model, backbone):
                 return architecture, name
     raise ValueError(
         "The model must be one that transformers has too. "

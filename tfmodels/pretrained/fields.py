@@ -102,6 +102,13 @@ class Fields:
             )
         return float(value)
 
+    def positive(self, name, default):
+        """A number above 0."""
+        value = self.get(name, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+            raise ValueError(f"config.json: {name} must be a number above 0. Received: {value!r}.")
+        return float(value)
+
     def flag(self, name, default):
         """true or false."""
         value = self.get(name, default)

@@ -4,8 +4,6 @@ import dataclasses
 import os
 import re
 
-import numpy as np
-
 from tfmodels.pretrained.architecture import by_type
 from tfmodels.pretrained.checkpoint import FLOATS, Checkpoint, read_json
 from tfmodels.pretrained.fields import Fields
@@ -58,30 +56,41 @@ def from_pretrained(folder_or_id, task=None, dtype=None):
     architecture = by_type(fields.get("model_type"))
     name = _class_name(fields, architecture, task)
     head = architecture.heads[name]
-    config = dataclasses.replace(architecture.read_config(fields), **head.backbone)
+    config = architecture.read_config(fields)
     checkpoint = Checkpoint(folder)
+    config = dataclasses.replace(architecture.complete(config, checkpoint), **head.backbone)
     prefix = _stored_prefix(checkpoint, architecture)
-    entries = {}
-    for stored, entry in stored_tensors(architecture, head, config, prefix):
+    entries, first = {}, {}
+    for stored, entry in stored_tensors(architecture, head, config, prefix, checkpoint.shapes):
         # One by one, so that a config of a billion layers ends at the first that is not there.
-        entries |= dict.fromkeys(_check_tensor(checkpoint, stored, entry), entry)
+        _check_tensor(checkpoint, stored, entry)
+        entries[stored] = entry
+        _check_copy(checkpoint, stored, first.setdefault(entry.name, stored))
     _check_extra(checkpoint, entries, architecture, prefix)
-    model = architecture.backbone(config, dtype=dtype)
-    for stored, entry in entries.items():
-        assign(model, entry, checkpoint.read(stored))
+    model = (head.backbone_class or architecture.backbone)(config, dtype=dtype)
+    for stored in first.values():
+        assign(model, entries[stored], checkpoint.read(stored))
     model.pretrained_source = Source(folder, fields, name, prefix, checkpoint.dtypes)
     return model
 
 
-def stored_tensors(architecture, head, config, prefix):
-    """Pairs of a name in the file and its `Tensor`: the backbone's and the head's."""
-    for entry in architecture.tensors(config):
-        if entry.copies and not prefix:  # they are named as in a checkpoint with a head
-            copies = tuple(name.removeprefix(architecture.prefix) for name in entry.copies)
-            entry = dataclasses.replace(entry, copies=copies)
-        yield prefix + entry.name, entry
-    for entry in head.tensors(config):
-        yield entry.name, entry
+def stored_tensors(architecture, head, config, prefix, present=None):
+    """Pairs of a name in the file and its `Tensor`: the backbone's and the head's.
+
+    A tensor comes once for each of its names in `present`, the names in a file that is there, and
+    an optional one not at all if it is not there. Without such a file each comes once.
+    """
+    backbone = (head.backbone_tensors or architecture.tensors)(config)
+    for before, entries in ((prefix, backbone), ("", head.tensors(config))):
+        for entry in entries:
+            # Copies are named as in a checkpoint with a head.
+            cut = "" if prefix else architecture.prefix
+            names = [before + entry.name, *(name.removeprefix(cut) for name in entry.copies)]
+            held = [name for name in names if name in (present or ())]
+            if not held and not (entry.optional and present is not None):
+                held = names[:1]
+            for name in held:
+                yield name, entry
 
 
 def _find_folder(folder_or_id):
@@ -143,27 +152,12 @@ def _stored_prefix(checkpoint, architecture):
 
 
 def _check_tensor(checkpoint, name, entry):
-    """The names under which the file holds the tensor, each checked; all hold the same values."""
-    held = [each for each in (name, *entry.copies) if each in checkpoint.shapes]
-    if not held and not entry.optional:
+    """The tensor is in the file, of its shape and of a float type."""
+    if name not in checkpoint.shapes:
         raise ValueError(
             f"The checkpoint must hold the tensor {name!r} of shape {entry.shape}. "
             f"Received: no such tensor in {checkpoint.folder}."
         )
-    for each in held:
-        _check_type(checkpoint, each, entry)
-    for copy in held[1:]:
-        if not np.array_equal(checkpoint.read(copy), checkpoint.read(held[0])):
-            raise ValueError(
-                f"The tensors {held[0]!r} and {copy!r} must be equal, since config.json says that they "
-                "are one. Received: different values. Set tie_word_embeddings to false there if they "
-                "are meant to differ."
-            )
-    return held
-
-
-def _check_type(checkpoint, name, entry):
-    """The tensor is of its shape and of a float type."""
     if checkpoint.shapes[name] != entry.shape:
         raise ValueError(
             f"The tensor {name!r} must have the shape {entry.shape} that config.json asks for. "
@@ -173,6 +167,16 @@ def _check_type(checkpoint, name, entry):
         raise ValueError(
             f"The tensor {name!r} must be one of {', '.join(FLOATS.values())}. "
             f"Received: {checkpoint.dtypes[name]}."
+        )
+
+
+def _check_copy(checkpoint, name, first):
+    """A tensor that the file holds under several names is the same under each."""
+    if name != first and not checkpoint.same(name, first):
+        raise ValueError(
+            f"The tensors {first!r} and {name!r} must be equal: the model has one for both. "
+            f"Received: different values in {checkpoint.folder}. If they are meant to differ, config.json "
+            "must say so, as tie_word_embeddings=false does."
         )
 
 

@@ -10,7 +10,7 @@ import tempfile
 import numpy as np
 from safetensors.numpy import save_file
 
-from tfmodels.pretrained.architecture import by_model
+from tfmodels.pretrained.architecture import by_model, by_type
 from tfmodels.pretrained.checkpoint import INDEX, WEIGHTS, Checkpoint, numpy_dtype
 from tfmodels.pretrained.fields import GENERATION_FIELDS, Fields
 from tfmodels.pretrained.load import stored_tensors
@@ -64,6 +64,7 @@ def save_pretrained(model, folder):
     architecture, name = by_model(model)
     prefix = architecture.prefix if architecture.heads[name].task else ""
     if source is not None:
+        architecture = by_type(source.fields.get("model_type"))
         name, prefix = source.name, source.prefix
     folder = os.path.abspath(os.fspath(folder))
     os.makedirs(os.path.dirname(folder), exist_ok=True)
@@ -71,9 +72,10 @@ def save_pretrained(model, folder):
     try:
         os.chmod(aside, 0o755)  # mkdtemp's own is for the owner alone
         head = architecture.heads[name]
-        entries = _entries(architecture, head, model.config, prefix, source)
+        dtypes = source.dtypes if source else None
+        entries = dict(stored_tensors(architecture, head, model.config, prefix, dtypes))
         carried = _carried(architecture, entries, source)
-        _write_weights(model, entries, carried, source.dtypes if source else {}, aside)
+        _write_weights(model, entries, carried, dtypes or {}, aside)
         fields, generation = _fields(model, architecture, name, source)
         _write_json(fields, aside, "config.json")
         if generation:
@@ -103,18 +105,6 @@ def _fields(model, architecture, name, source):
     if before == now:
         return source.fields.values | {"architectures": [name]}, {}
     return source.fields.values | fields, generation and (source.fields.generation or {}) | generation
-
-
-def _entries(architecture, head, config, prefix, source):
-    """Tensor name -> `Tensor`: under the names that the source had, copies included."""
-    entries = {}
-    for name, entry in stored_tensors(architecture, head, config, prefix):
-        names = [name]
-        if source is not None:
-            held = [each for each in (name, *entry.copies) if each in source.dtypes]
-            names = held or ([] if entry.optional else names)
-        entries |= dict.fromkeys(names, entry)
-    return entries
 
 
 def _carried(architecture, entries, source):

@@ -16,8 +16,8 @@ class Tensor:
             Several stand side by side along the last axis of the tensor, as Keras has it.
         transposed: bool, whether the checkpoint has (out, in) where Keras has (in, out).
         optional: bool, whether a checkpoint may leave it out; the model then keeps its own start.
-        copies: tuple of str, names under which a checkpoint may hold the same tensor too, or
-            instead, as it does with a head on.
+        copies: tuple of str, names under which a checkpoint may hold the tensor too, or instead, as
+            they are in one with a head.
     """
 
     name: str
