@@ -100,14 +100,22 @@ def test_generations_equal_transformers(name, method):
     np.testing.assert_array_equal(result.token_ids, arrays[method])
 
 
-@pytest.mark.parametrize("beams", [1, 3, 4])
-@pytest.mark.parametrize("name", [n for n in NAMES if holds(n, "generated_1")])
-def test_generated_batches_equal_transformers(name, beams):
+@pytest.mark.parametrize(
+    "name, beams, early",
+    [
+        (name, beams, early)
+        for name in NAMES
+        for beams in (1, 3, 4)
+        for early in (False, True)
+        if holds(name, f"generated_{beams}{'_early' * early}")
+    ],
+)
+def test_generated_batches_equal_transformers(name, beams, early):
     """Rows of several lengths, from the start token to the model's own end token, then padding."""
     model, inputs, arrays = read(name)
-    expected = arrays[f"generated_{beams}"]
+    expected = arrays[f"generated_{beams}{'_early' * early}"]
     prompts = {key: inputs[key] for key in ("encoder_token_ids", "encoder_padding_mask")}
-    options = {"method": "greedy" if beams == 1 else "beam", "num_beams": beams}
+    options = {"method": "greedy" if beams == 1 else "beam", "num_beams": beams, "early_stopping": early}
     result = tfmodels.generate(model, prompts, max_new_tokens=8, **options)
     assert result.lengths.max() == expected.shape[1]
     for row, length, theirs in zip(result.token_ids, result.lengths, expected, strict=True):
