@@ -35,7 +35,8 @@ class Fields:
 
     def __init__(self, values, generation=None):
         self.values = values
-        self.generation = generation
+        self.generation = generation or {}
+        self._special_ids = values if generation is None else generation
 
     def get(self, name, default=None):
         """Any value; null counts as left out."""
@@ -89,9 +90,7 @@ class Fields:
         return tuple(word[0] for word in value)
 
     def _special(self, name, default=None):
-        if self.generation is None:
-            return self.values.get(name, default)
-        return self.generation.get(name)
+        return self._special_ids.get(name, default if self._special_ids is self.values else None)
 
     def rate(self, name, default):
         """A number of at least 0 and below 1."""

@@ -104,7 +104,7 @@ def _fields(model, architecture, name, source):
     )
     if before == now:
         return source.fields.values | {"architectures": [name]}, {}
-    return source.fields.values | fields, generation and (source.fields.generation or {}) | generation
+    return source.fields.values | fields, generation and source.fields.generation | generation
 
 
 def _carried(architecture, entries, source):
