@@ -76,7 +76,7 @@ def test_generation_config_decides_alone(folder):
         (dict(normalize_before=True), "normalize_before must be False"),
         (dict(decoder_vocab_size=31), "source_vocabulary_size=29, target_vocabulary_size=31"),
         (dict(encoder_attention_heads=5), "num_encoder_heads=5"),
-        (dict(d_model=14), "shared.weight' must have the shape"),
+        (dict(d_model=18), "shared.weight' must have the shape"),
     ],
 )
 def test_bad_config(folder, fields, message):
