@@ -94,7 +94,7 @@ def test_sinusoidal_code():
     np.testing.assert_allclose(layer(X[:, :, :7]), X[:, :, :7] + expected[:5], atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["sinusoidal", "learned"])
+@pytest.mark.parametrize("kind", ["sinusoidal", "sinusoidal_halves", "learned"])
 def test_positions_restart_and_start(kind):
     layer = PositionalEmbedding(max_sequence_length=9, kind=kind)
     codes = np.asarray(layer(np.zeros((1, 9, 7), "float32")))[0]
@@ -118,6 +118,15 @@ def test_first_real_token():
     mask = np.array([[0, 0, 1, 1], [1, 2, 2, 0]])
     first = FirstToken()(x, padding_mask=mask)
     np.testing.assert_array_equal(first, [[6, 7, 8], [12, 13, 14]])
+
+
+@pytest.mark.parametrize("hidden_dim", [7, 8])
+def test_sines_before_cosines(hidden_dim):
+    layer = PositionalEmbedding(max_sequence_length=5, kind="sinusoidal_halves")
+    codes = np.asarray(layer(np.zeros((1, 5, hidden_dim), "float32")))[0]
+    code = np.stack([reference.position_code(position, hidden_dim) for position in range(5)])
+    np.testing.assert_allclose(codes, np.concatenate([code[:, 0::2], code[:, 1::2]], axis=1), atol=1e-6)
+    assert not layer.trainable_variables and len(layer.variables) == 1  # checkpoints store it
 
 
 def test_too_long_for_the_positions():

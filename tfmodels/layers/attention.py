@@ -30,6 +30,7 @@ class _MultiHeadAttention(keras.layers.Layer):
         use_bias=True,
         output_bias=None,
         kernel_initializer="glorot_uniform",
+        query_initializer=None,
         output_initializer=None,
         **kwargs,
     ):
@@ -43,6 +44,7 @@ class _MultiHeadAttention(keras.layers.Layer):
         self.use_bias = use_bias
         self.output_bias = use_bias if output_bias is None else output_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.query_initializer = keras.initializers.get(query_initializer or kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer or kernel_initializer)
 
     def _build_projections(self, query_shape, key_shape, key_value_heads=None):
@@ -67,7 +69,7 @@ class _MultiHeadAttention(keras.layers.Layer):
 
         inner_dim = self.num_heads * self._size
         key_value_dim = self._key_value_heads * self._size
-        self.query_dense = dense("query", inner_dim, self.kernel_initializer)
+        self.query_dense = dense("query", inner_dim, self.query_initializer)
         self.key_dense = dense("key", key_value_dim, self.kernel_initializer)
         self.value_dense = dense("value", key_value_dim, self.kernel_initializer)
         self.output_dense = dense("output", hidden_dim, self.output_initializer, self.output_bias)
@@ -136,6 +138,7 @@ class _MultiHeadAttention(keras.layers.Layer):
             "use_bias": self.use_bias,
             "output_bias": self.output_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "query_initializer": keras.initializers.serialize(self.query_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),
         }
 
@@ -158,7 +161,8 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
         scale: float, by which scores are multiplied; None: 1/sqrt(head_dim).
         use_bias: bool, biases on the projections.
         output_bias: bool, a bias on the output; None: `use_bias`.
-        kernel_initializer: initializer of the query, key and value kernels.
+        kernel_initializer: initializer of the key and value kernels.
+        query_initializer: initializer of the query kernel; None: `kernel_initializer`.
         output_initializer: initializer of the output kernel; None: `kernel_initializer`.
 
     Call arguments:
@@ -286,7 +290,8 @@ class MultiHeadCrossAttention(_MultiHeadAttention):
         scale: float, by which scores are multiplied; None: 1/sqrt(head_dim).
         use_bias: bool, biases on the projections.
         output_bias: bool, a bias on the output; None: `use_bias`.
-        kernel_initializer: initializer of the query, key and value kernels.
+        kernel_initializer: initializer of the key and value kernels.
+        query_initializer: initializer of the query kernel; None: `kernel_initializer`.
         output_initializer: initializer of the output kernel; None: `kernel_initializer`.
 
     Call arguments:

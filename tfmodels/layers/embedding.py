@@ -23,13 +23,23 @@ def sinusoidal_table(length, hidden_dim):
     return np.where(dimension % 2 == 0, np.sin(angle), np.cos(angle)).astype("float32")
 
 
+def sinusoidal_halves_table(length, hidden_dim):
+    """The same code with all sines first and then all cosines, as Marian has it."""
+    table = sinusoidal_table(length, hidden_dim)
+    return np.concatenate([table[:, 0::2], table[:, 1::2]], axis=1)
+
+
+_KINDS = ("sinusoidal", "sinusoidal_halves", "learned")
+
+
 @keras.saving.register_keras_serializable("tfmodels")
 class PositionalEmbedding(keras.layers.Layer):
     """Adds a position code to token embeddings (Vaswani et al. 2017, section 3.5).
 
     Args:
         max_sequence_length: int, the longest sequence; later positions are an error.
-        kind: "sinusoidal" (fixed) or "learned".
+        kind: "sinusoidal" (fixed), "sinusoidal_halves", all sines before all cosines (fixed, but a
+            weight, since checkpoints store it), or "learned".
         initializer: initializer of the learned table.
         offset: int, rows of the table before that of position 0, which stay unused.
 
@@ -60,8 +70,8 @@ class PositionalEmbedding(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if kind not in ("sinusoidal", "learned"):
-            raise ValueError(f'kind must be "sinusoidal" or "learned". Received: kind={kind!r}.')
+        if kind not in _KINDS:
+            raise ValueError(f"kind must be one of {', '.join(_KINDS)}. Received: kind={kind!r}.")
         self.max_sequence_length = max_sequence_length
         self.kind = kind
         self.initializer = keras.initializers.get(initializer)
@@ -71,6 +81,13 @@ class PositionalEmbedding(keras.layers.Layer):
         shape = (self.max_sequence_length + self.offset, input_shape[-1])
         if self.kind == "learned":
             self.table = self.add_weight(shape=shape, initializer=self.initializer, name="embeddings")
+        elif self.kind == "sinusoidal_halves":
+            self.table = self.add_weight(
+                shape=shape,
+                initializer=lambda shape, dtype: sinusoidal_halves_table(*shape),
+                trainable=False,
+                name="embeddings",
+            )
         else:
             self.table = sinusoidal_table(*shape)
 

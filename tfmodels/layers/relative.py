@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfmodels.layers.masks import cached_positions
@@ -31,6 +32,9 @@ class RelativePositionBias(keras.layers.Layer):
     Returns:
         Float tensor, (batch or 1, num_heads, query_length, key_length).
 
+    Raises:
+        ValueError: too few buckets, or a maximal distance that has a bucket of its own.
+
     Example:
         >>> RelativePositionBias(num_heads=2)(keras.ops.zeros((1, 3, 8))).shape
         TensorShape([1, 2, 3, 3])
@@ -46,6 +50,13 @@ class RelativePositionBias(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        exact = num_buckets // 4 if bidirectional else num_buckets // 2
+        if not 1 <= exact < max_distance:
+            raise ValueError(
+                f"num_buckets must be at least {4 if bidirectional else 2}, and max_distance greater "
+                f"than the {exact} distances that have buckets of their own. "
+                f"Received: num_buckets={num_buckets}, max_distance={max_distance}."
+            )
         self.num_heads = num_heads
         self.num_buckets = num_buckets
         self.max_distance = max_distance
@@ -53,6 +64,8 @@ class RelativePositionBias(keras.layers.Layer):
         self.initializer = keras.initializers.get(initializer)
 
     def build(self, input_shape):
+        buckets = self.num_buckets // 2 if self.bidirectional else self.num_buckets
+        self._buckets = _buckets(buckets, self.max_distance)
         self.table = self.add_weight(
             shape=(self.num_buckets, self.num_heads), initializer=self.initializer, name="table"
         )
@@ -67,19 +80,13 @@ class RelativePositionBias(keras.layers.Layer):
 
     def _bucket(self, distance):
         """The bucket of key position - query position."""
-        buckets, first = self.num_buckets, 0
+        first = 0
         if self.bidirectional:
-            buckets //= 2
-            first = ops.where(distance > 0, buckets, 0)
+            first = ops.where(distance > 0, self.num_buckets // 2, 0)
             distance = ops.abs(distance)
         else:
             distance = ops.maximum(-distance, 0)
-        exact = buckets // 2
-        # At least `exact`, so that the logarithm is finite where it is not used.
-        ratio = ops.cast(ops.maximum(distance, exact), "float32") / exact
-        step = ops.log(ratio) / math.log(self.max_distance / exact) * (buckets - exact)
-        far = ops.minimum(exact + ops.cast(step, "int32"), buckets - 1)
-        return first + ops.where(distance < exact, distance, far)
+        return first + ops.take(self._buckets, ops.minimum(distance, self.max_distance), axis=0)
 
     def get_config(self):
         return super().get_config() | {
@@ -89,3 +96,16 @@ class RelativePositionBias(keras.layers.Layer):
             "bidirectional": self.bidirectional,
             "initializer": keras.initializers.serialize(self.initializer),
         }
+
+
+def _buckets(count, max_distance):
+    """The bucket of each distance, 0 to `max_distance`: int32 array, (max_distance + 1,)."""
+    exact = count // 2
+    distance = np.arange(max_distance + 1, dtype="int32")
+    # Each step rounded to float32, as the published models round: it decides on which side of a
+    # border a distance falls. The logarithm by float64, since NumPy's own may be a digit off.
+    ratio = np.maximum(distance, exact).astype("float32") / np.float32(exact)
+    logarithm = np.log(ratio.astype("float64")).astype("float32")
+    step = logarithm / np.float32(math.log(max_distance / exact)) * np.float32(count - exact)
+    far = np.minimum(exact + step.astype("int32"), count - 1)
+    return np.where(distance < exact, distance, far).astype("int32")

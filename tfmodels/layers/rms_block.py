@@ -29,6 +29,7 @@ class RMSNormBlock(BlockBase):
         attention_dropout: float, on the attention weights.
         norm_epsilon: float, added to the mean square in normalisation.
         kernel_initializer: initializer of all kernels.
+        query_initializer: initializer of the attentions' query kernels; None: `kernel_initializer`.
 
     Call arguments:
         As `TransformerBlock`.
@@ -65,6 +66,7 @@ class RMSNormBlock(BlockBase):
         attention_dropout=0.0,
         norm_epsilon=1e-6,
         kernel_initializer="glorot_uniform",
+        query_initializer=None,
         **kwargs,
     ):
         super().__init__(
@@ -89,6 +91,7 @@ class RMSNormBlock(BlockBase):
         self.attention_output_bias = attention_output_bias
         self.feed_forward_bias = feed_forward_bias
         self.intermediate_dropout = intermediate_dropout
+        self.query_initializer = keras.initializers.get(query_initializer or kernel_initializer)
 
     def build(self, inputs_shape, encoder_output_shape=None):
         self._build_sublayers(
@@ -99,6 +102,7 @@ class RMSNormBlock(BlockBase):
                 "scale": self.attention_scale,
                 "use_bias": self.attention_bias,
                 "output_bias": self.attention_output_bias,
+                "query_initializer": self.query_initializer,
             },
             self_attention={
                 "num_key_value_heads": self.num_key_value_heads,
@@ -124,6 +128,7 @@ class RMSNormBlock(BlockBase):
             "attention_output_bias": self.attention_output_bias,
             "feed_forward_bias": self.feed_forward_bias,
             "intermediate_dropout": self.intermediate_dropout,
+            "query_initializer": keras.initializers.serialize(self.query_initializer),
         }
         del config["output_initializer"]  # the same as kernel_initializer
         return config

@@ -1,21 +1,30 @@
 """Ready-to-fit models."""
 
+from tfmodels.models.bart import Bart, BartConfig, bart
 from tfmodels.models.bert import Bert, BertConfig, bert
 from tfmodels.models.gpt2 import GPT2, GPT2Config, gpt2
 from tfmodels.models.llama import Llama, LlamaConfig, llama
+from tfmodels.models.t5 import T5, T5Config, T5Encoder, t5
 from tfmodels.models.transformer import Transformer, TransformerConfig, transformer
 
 __all__ = [
+    "Bart",
+    "BartConfig",
     "Bert",
     "BertConfig",
     "GPT2",
     "GPT2Config",
     "Llama",
     "LlamaConfig",
+    "T5",
+    "T5Config",
+    "T5Encoder",
     "Transformer",
     "TransformerConfig",
+    "bart",
     "bert",
     "gpt2",
     "llama",
+    "t5",
     "transformer",
 ]

@@ -60,6 +60,7 @@ def check_config(config):
             raise ValueError(f"{name} must be at least 0 and below 1. Received: {value!r}.")
         if field.type in ("float", float) and minimum is not None and not value >= minimum:
             raise ValueError(f"{name} must be at least {minimum}. Received: {value!r}.")
+    # A config with a size of heads of its own needs no quotient.
     if getattr(config, "head_dim", None) is None and config.hidden_dim % config.num_heads:
         raise ValueError(
             "hidden_dim must be divisible by num_heads. "
@@ -76,6 +77,17 @@ def check_optional_sizes(config, *names):
                 f"{type(config).__name__}.{name} must be a whole number of at least 1, or None. "
                 f"Received: {value!r}."
             )
+
+
+def check_shared_vocabulary(config):
+    """Checks that one matrix for source and target words has one vocabulary."""
+    if config.share_embeddings and config.source_vocabulary_size != config.target_vocabulary_size:
+        raise ValueError(
+            "share_embeddings=True needs one vocabulary. Received: "
+            f"source_vocabulary_size={config.source_vocabulary_size}, "
+            f"target_vocabulary_size={config.target_vocabulary_size}. "
+            "Make them equal, or pass share_embeddings=False."
+        )
 
 
 def check_special_ids(config, vocabulary_size, *names):

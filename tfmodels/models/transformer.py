@@ -6,10 +6,14 @@ Shape letters: b batch, s source length, t target length, d hidden_dim, v target
 import dataclasses
 
 import keras
-from keras import ops
 
 from tfmodels.layers import PositionalEmbedding, TransformerBlock
-from tfmodels.models.base import TransformerModel, check_config, make_config, token_input
+from tfmodels.models.base import (
+    check_config,
+    check_shared_vocabulary,
+    make_config,
+)
+from tfmodels.models.encoder_decoder import EncoderDecoderModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +55,7 @@ class TransformerConfig:
 
     def __post_init__(self):
         check_config(self)
-        if self.share_embeddings and self.source_vocabulary_size != self.target_vocabulary_size:
-            raise ValueError(
-                "share_embeddings=True needs one vocabulary. Received: "
-                f"source_vocabulary_size={self.source_vocabulary_size}, "
-                f"target_vocabulary_size={self.target_vocabulary_size}. "
-                "Make them equal, or pass share_embeddings=False."
-            )
+        check_shared_vocabulary(self)
 
 
 # Vaswani et al. 2017, table 3; tiny is ours, for tests and examples.
@@ -77,7 +75,7 @@ SIZES = {
 
 
 @keras.saving.register_keras_serializable("tfmodels")
-class Transformer(TransformerModel):
+class Transformer(EncoderDecoderModel):
     """The encoder-decoder Transformer with its output layer: two rows of ids in, logits out.
 
     Args:
@@ -101,10 +99,6 @@ class Transformer(TransformerModel):
     """
 
     config_class = TransformerConfig
-    input_pairs = {
-        "encoder_token_ids": ("encoder_padding_mask", "source_vocabulary_size"),
-        "decoder_token_ids": ("decoder_padding_mask", "target_vocabulary_size"),
-    }
 
     def __init__(self, config, dtype=None, **kwargs):
         self.config = config
@@ -155,10 +149,8 @@ class Transformer(TransformerModel):
         self.encoder_norm = norm("encoder_norm") if config.norm_first else None
         self.decoder_norm = norm("decoder_norm") if config.norm_first else None
 
-        names = [name for ids, (mask, _) in self.input_pairs.items() for name in (ids, mask)]
-        inputs = {name: token_input(name) for name in names}
-        logits = self.target_embedding(self.final_hidden(inputs), reverse=True)  # (b, t, v)
-        super().__init__(inputs=inputs, outputs=logits, **kwargs)
+        inputs = self.symbolic_inputs()
+        super().__init__(inputs=inputs, outputs=self.logits(self.final_hidden(inputs)), **kwargs)
         self.dtype_policy = dtype  # a functional model does not take it as an argument
 
     def _embed(self, embedding, token_ids, padding_mask, index=None):
@@ -195,50 +187,11 @@ class Transformer(TransformerModel):
                 new_cache.append(block_cache)
         return (self.decoder_norm(x) if self.decoder_norm else x), new_cache
 
-    def final_hidden(self, x, training=None):
-        inputs = self.complete_inputs(x)
-        return self.decode(inputs, self.encode(inputs, training), training=training)[0]
+    def logits(self, hidden):
+        return self.target_embedding(hidden, reverse=True)  # (b, t, v)
 
     def output_kernel(self):
         return self.target_embedding.embeddings
-
-    def init_cache(self, inputs, max_length):
-        """Encodes the source: its keys, values and mask, and empty decoder caches, batch on axis 0.
-
-        Args:
-            inputs: dict of `encoder_token_ids`, int tensor, (batch, source_length), and, unless all
-                are real, `encoder_padding_mask`.
-            max_length: int, decoder tokens the cache has room for.
-
-        Returns:
-            The cache for `decode_step`.
-        """
-        inputs = self.complete_inputs(inputs)
-        encoder_output = self.encode(inputs)
-        batch = ops.shape(encoder_output)[0]
-        return {
-            "blocks": [block.init_cache(batch, max_length, encoder_output) for block in self.decoder_blocks],
-            "encoder_padding_mask": inputs["encoder_padding_mask"],
-        }
-
-    def decode_step(self, token_ids, cache, index):
-        """Logits of new target tokens, given those in the cache.
-
-        Args:
-            token_ids: int tensor, (batch, length).
-            cache: what `init_cache` or the last step returned.
-            index: int tensor, (batch,) or a scalar: where in each row the new tokens begin.
-
-        Returns:
-            A tuple of logits, (batch, length, target_vocabulary_size), and the new cache.
-        """
-        inputs = {
-            "decoder_token_ids": token_ids,
-            "encoder_padding_mask": cache["encoder_padding_mask"],
-        }
-        hidden, blocks = self.decode(inputs, None, cache=cache["blocks"], index=index)
-        logits = self.target_embedding(hidden, reverse=True)
-        return logits, cache | {"blocks": blocks}
 
 
 def transformer(size="base", dtype=None, **overrides):

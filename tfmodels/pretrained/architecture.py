@@ -8,6 +8,16 @@ from typing import Any
 # model_type of config.json -> the file that knows it.
 _MODULES = {"bert": "bert", "distilbert": "distilbert", "gpt2": "gpt2", "roberta": "bert"}
 _MODULES |= dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), "llama")
+_MODULES = {
+    "bart": "bart",
+    "bert": "bert",
+    "distilbert": "distilbert",
+    "gpt2": "gpt2",
+    "marian": "marian",
+    "mt5": "t5",
+    "roberta": "bert",
+    "t5": "t5",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +30,8 @@ class Head:
         fixed: dict of the head config's fields that this class always has.
         tensors: function of the model's config to the head's `Tensor`s.
         backbone: dict of the backbone config's fields that this class always has.
+        backbone_class: class of the backbone where it is not the architecture's own.
+        backbone_tensors: function of the backbone's config to its `Tensor`s, likewise.
     """
 
     task: str | None
@@ -27,6 +39,8 @@ class Head:
     fixed: dict = dataclasses.field(default_factory=dict)
     tensors: Callable = lambda config: ()
     backbone: dict = dataclasses.field(default_factory=dict)
+    backbone_class: type | None = None
+    backbone_tensors: Callable | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +57,11 @@ class Architecture:
         heads: dict of transformers' class name -> `Head`. The first of a task is its default.
         ignored: regular expressions of tensors that are no weights: buffers, and copies of tied
             matrices.
+        carried: regular expressions of tensors that nothing reads, which are written back as they
+            were.
         holds: function of a config, whether this architecture can express it.
+        complete: function of a config and a `Checkpoint` to the config, where the tensors tell what
+            config.json does not.
     """
 
     model_type: str
@@ -54,7 +72,9 @@ class Architecture:
     tensors: Callable
     heads: dict
     ignored: tuple = ()
+    carried: tuple = ()
     holds: Callable = lambda config: True
+    complete: Callable = lambda config, checkpoint: config
 
 
 def by_type(model_type):
@@ -74,10 +94,9 @@ def by_model(model):
     own = source and source.fields.get("model_type")
     for model_type in sorted(_MODULES, key=lambda name: name != own):  # two may hold the same config
         architecture = by_type(model_type)
-        if type(backbone) is not architecture.backbone or not architecture.holds(backbone.config):
-            continue
         for name, head in architecture.heads.items():
-            if _holds(head, model, backbone):
+            own = type(backbone) is (head.backbone_class or architecture.backbone)
+            if own and architecture.holds(backbone.config) and _holds(head, model, backbone):
                 return architecture, name
     raise ValueError(
         "The model must be one that transformers has too. "

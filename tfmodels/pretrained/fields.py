@@ -29,12 +29,14 @@ class Fields:
 
     Args:
         values: dict.
-        generation: dict, generation_config.json, which goes before for the ids of special tokens.
+        generation: dict, generation_config.json; None: the folder has none. Where there is one it
+            alone tells the ids of special tokens, as in transformers.
     """
 
     def __init__(self, values, generation=None):
         self.values = values
         self.generation = generation or {}
+        self._special_ids = values if generation is None else generation
 
     def get(self, name, default=None):
         """Any value; null counts as left out."""
@@ -50,16 +52,19 @@ class Fields:
             )
         return value
 
-    def token_id(self, name, vocabulary_size, several=False):
+    def token_id(self, name, vocabulary_size, several=False, default=None):
         """The id of a special token, or None.
 
         Args:
             name: one of `GENERATION_FIELDS`.
             vocabulary_size: int, which the id is below.
             several: bool, whether a list is allowed too; it becomes a tuple.
+            default: int, of an older config.json without the field. There null says that there is
+                no such token.
         """
-        value = self.generation.get(name)
-        value = self.get(name) if value is None else value
+        value = self._special(name, default)
+        if isinstance(value, list | tuple) and len(value) == 1:
+            value = value[0]
         ids = value if several and isinstance(value, list | tuple) else [value]
         for each in ids:
             whole = isinstance(each, int) and not isinstance(each, bool)
@@ -80,6 +85,23 @@ class Fields:
             )
         return float(value)
 
+    def suppressed_ids(self, vocabulary_size):
+        """The tokens of `bad_words_ids`, as a tuple."""
+        value = self._special("bad_words_ids") or []
+        fine = isinstance(value, list) and all(
+            isinstance(word, list) and len(word) == 1 and isinstance(word[0], int) for word in value
+        )
+        if not fine or not all(0 <= word[0] < vocabulary_size for word in value):
+            raise ValueError(
+                "bad_words_ids must be lists of one id each, below the vocabulary size "
+                f"{vocabulary_size}; words of several tokens are not supported. "
+                f"Received: {value!r} in generation_config.json or config.json."
+            )
+        return tuple(word[0] for word in value)
+
+    def _special(self, name, default=None):
+        return self._special_ids.get(name, default if self._special_ids is self.values else None)
+
     def rate(self, name, default):
         """A number of at least 0 and below 1."""
         value = self.get(name, default)
@@ -87,6 +109,13 @@ class Fields:
             raise ValueError(
                 f"config.json: {name} must be a number, at least 0 and below 1. Received: {value!r}."
             )
+        return float(value)
+
+    def positive(self, name, default):
+        """A number above 0."""
+        value = self.get(name, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+            raise ValueError(f"config.json: {name} must be a number above 0. Received: {value!r}.")
         return float(value)
 
     def flag(self, name, default):

@@ -57,30 +57,43 @@ def from_pretrained(folder_or_id, task=None, dtype=None):
     architecture = by_type(fields.get("model_type"))
     name = _class_name(fields, architecture, task)
     head = architecture.heads[name]
-    config = dataclasses.replace(architecture.read_config(fields), **head.backbone)
+    config = architecture.read_config(fields)
     checkpoint = Checkpoint(folder)
+    config = dataclasses.replace(architecture.complete(config, checkpoint), **head.backbone)
     prefix = _stored_prefix(checkpoint, architecture)
-    entries = {}
-    for stored, entry in stored_tensors(architecture, head, config, prefix):
+    entries, first = {}, {}
+    for stored, entry in stored_tensors(architecture, head, config, prefix, checkpoint.shapes):
         # One by one, so that a config of a billion layers ends at the first that is not there.
         _check_tensor(checkpoint, stored, entry)
         entries[stored] = entry
+        _check_copy(checkpoint, stored, first.setdefault(entry.name, stored))
     _check_extra(checkpoint, entries, architecture, prefix)
     with unfilled_variables() as fill_others:
-        model = architecture.backbone(config, dtype=dtype)
-    for stored, entry in entries.items():
-        assign(model, entry, checkpoint.read(stored))
+        model = (head.backbone_class or architecture.backbone)(config, dtype=dtype)
+    for stored in first.values():
+        assign(model, entries[stored], checkpoint.read(stored))
     fill_others(variables_of(model, entries.values()))
     model.pretrained_source = Source(folder, fields, name, prefix, checkpoint.dtypes)
     return model
 
 
-def stored_tensors(architecture, head, config, prefix):
-    """Pairs of a name in the file and its `Tensor`: the backbone's and the head's."""
-    for entry in architecture.tensors(config):
-        yield prefix + entry.name, entry
-    for entry in head.tensors(config):
-        yield entry.name, entry
+def stored_tensors(architecture, head, config, prefix, present=None):
+    """Pairs of a name in the file and its `Tensor`: the backbone's and the head's.
+
+    A tensor comes once for each of its names in `present`, the names in a file that is there, and
+    an optional one not at all if it is not there. Without such a file each comes once.
+    """
+    backbone = (head.backbone_tensors or architecture.tensors)(config)
+    for before, entries in ((prefix, backbone), ("", head.tensors(config))):
+        for entry in entries:
+            # Copies are named as in a checkpoint with a head.
+            cut = "" if prefix else architecture.prefix
+            names = [before + entry.name, *(name.removeprefix(cut) for name in entry.copies)]
+            held = [name for name in names if name in (present or ())]
+            if not held and not (entry.optional and present is not None):
+                held = names[:1]
+            for name in held:
+                yield name, entry
 
 
 def _find_folder(folder_or_id):
@@ -160,9 +173,19 @@ def _check_tensor(checkpoint, name, entry):
         )
 
 
+def _check_copy(checkpoint, name, first):
+    """A tensor that the file holds under several names is the same under each."""
+    if name != first and not checkpoint.same(name, first):
+        raise ValueError(
+            f"The tensors {first!r} and {name!r} must be equal: the model has one for both. "
+            f"Received: different values in {checkpoint.folder}. If they are meant to differ, config.json "
+            "must say so, as tie_word_embeddings=false does."
+        )
+
+
 def _check_extra(checkpoint, entries, architecture, prefix):
     """The file holds no tensor that the model has no place for."""
-    ignored = re.compile("|".join(architecture.ignored) or "(?!)")
+    ignored = re.compile("|".join((*architecture.ignored, *architecture.carried)) or "(?!)")
     for name in sorted(checkpoint.shapes.keys() - entries.keys()):
         if not ignored.fullmatch(name.removeprefix(prefix)):
             raise ValueError(

@@ -3,14 +3,15 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import tempfile
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from tfmodels.pretrained.architecture import by_model
-from tfmodels.pretrained.checkpoint import INDEX, WEIGHTS, numpy_dtype
+from tfmodels.pretrained.architecture import by_model, by_type
+from tfmodels.pretrained.checkpoint import INDEX, WEIGHTS, Checkpoint, numpy_dtype
 from tfmodels.pretrained.fields import GENERATION_FIELDS, Fields
 from tfmodels.pretrained.load import stored_tensors
 from tfmodels.pretrained.tensors import gather
@@ -63,6 +64,7 @@ def save_pretrained(model, folder):
     architecture, name = by_model(model)
     prefix = architecture.prefix if architecture.heads[name].task else ""
     if source is not None:
+        architecture = by_type(source.fields.get("model_type"))
         name, prefix = source.name, source.prefix
     folder = os.path.abspath(os.fspath(folder))
     os.makedirs(os.path.dirname(folder), exist_ok=True)
@@ -70,8 +72,10 @@ def save_pretrained(model, folder):
     try:
         os.chmod(aside, 0o755)  # mkdtemp's own is for the owner alone
         head = architecture.heads[name]
-        entries = dict(stored_tensors(architecture, head, model.config, prefix))
-        _write_weights(model, entries, source.dtypes if source else {}, aside)
+        dtypes = source.dtypes if source else None
+        entries = dict(stored_tensors(architecture, head, model.config, prefix, dtypes))
+        carried = _carried(architecture, entries, source)
+        _write_weights(model, entries, carried, dtypes or {}, aside)
         fields, generation = _fields(model, architecture, name, source)
         _write_json(fields, aside, "config.json")
         if generation:
@@ -93,13 +97,31 @@ def _fields(model, architecture, name, source):
         fields = {field: value for field, value in fields.items() if field not in _GENERATION_ONLY}
     if source is None:
         return fields, generation
-    read = dataclasses.replace(architecture.read_config(source.fields), **architecture.heads[name].backbone)
-    if read == architecture.read_config(Fields(fields, generation)):
+    fixed = architecture.heads[name].backbone
+    before, now = (
+        dataclasses.replace(architecture.read_config(each), **fixed)
+        for each in (source.fields, Fields(fields, generation))
+    )
+    if before == now:
         return source.fields.values | {"architectures": [name]}, {}
-    return source.fields.values | fields, generation
+    return source.fields.values | fields, generation and source.fields.generation | generation
 
 
-def _write_weights(model, entries, dtypes, folder):
+def _carried(architecture, entries, source):
+    """The source's tensors that nothing reads, as they were."""
+    if source is None or not architecture.carried or not os.path.isdir(source.folder):
+        return {}
+    pattern = re.compile("|".join(architecture.carried))
+    names = [
+        name
+        for name in source.dtypes
+        if name not in entries and pattern.fullmatch(name.removeprefix(source.prefix))
+    ]
+    checkpoint = Checkpoint(source.folder) if names else None
+    return {name: checkpoint.read(name) for name in names}
+
+
+def _write_weights(model, entries, carried, dtypes, folder):
     shards = _shards(entries)
     files = [WEIGHTS]
     if len(shards) > 1:
@@ -108,6 +130,9 @@ def _write_weights(model, entries, dtypes, folder):
     places, size = {}, 0
     for file, names in zip(files, shards, strict=True):
         arrays = {n: _stored(gather(model, entries[n]), dtypes.get(n)) for n in names}
+        if file == files[-1]:
+            arrays |= carried
+            names += carried
         size += sum(array.nbytes for array in arrays.values())
         places |= dict.fromkeys(names, file)
         # transformers asks for this mark of the layout.

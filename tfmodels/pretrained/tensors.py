@@ -16,12 +16,17 @@ class Tensor:
         variables: tuple of addresses in the model, such as "blocks.0.attention.query_dense.kernel".
             Several stand side by side along the last axis of the tensor, as Keras has it.
         transposed: bool, whether the checkpoint has (out, in) where Keras has (in, out).
+        optional: bool, whether a checkpoint may leave it out; the model then keeps its own start.
+        copies: tuple of str, names under which a checkpoint may hold the tensor too, or instead, as
+            they are in one with a head.
     """
 
     name: str
     shape: tuple
     variables: tuple
     transposed: bool = False
+    optional: bool = False
+    copies: tuple = ()
 
 
 def tensor(name, shape, *variables):

@@ -85,17 +85,23 @@ class VocabularyModel(TaskModel):
     """A model whose targets are words: adds the blockwise loss over the vocabulary.
 
     A subclass has `final_hidden(x, training)`, (batch, length, hidden_dim), `output_kernel()`,
-    (vocabulary, hidden_dim), and `config.label_smoothing`.
+    (vocabulary, hidden_dim), perhaps `output_bias()`, (vocabulary,), and `config.label_smoothing`.
     """
+
+    def output_bias(self):
+        """What is added to the logits, (vocabulary,), or None."""
+        return None
 
     def task_loss(self, x, y, sample_weight, training):
         hidden = self.final_hidden(x, training=training)
         hidden = tf.reshape(hidden, (-1, hidden.shape[-1]))
+        bias = self.output_bias()
         return vocabulary_loss(
             hidden,
             tf.cast(tf.convert_to_tensor(self.output_kernel()), hidden.dtype),
             tf.reshape(y, (-1,)),
             tf.reshape(sample_weight, (-1,)),
+            bias=None if bias is None else tf.convert_to_tensor(bias),
             label_smoothing=self.config.label_smoothing if training else 0.0,
             differentiable=training,
         )
