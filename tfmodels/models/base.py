@@ -52,7 +52,7 @@ def check_config(config):
             raise ValueError(f"{name} must be a whole number of at least 1. Received: {value!r}.")
         if field.type in ("float", float) and not 0 <= value < 1:
             raise ValueError(f"{name} must be at least 0 and below 1. Received: {value!r}.")
-    if config.hidden_dim % config.num_heads:
+    if not hasattr(config, "head_dim") and config.hidden_dim % config.num_heads:
         raise ValueError(
             "hidden_dim must be divisible by num_heads. "
             f"Received: hidden_dim={config.hidden_dim}, num_heads={config.num_heads}."
