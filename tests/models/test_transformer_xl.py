@@ -278,7 +278,7 @@ def test_sizes_are_the_papers():
         (dict(cutoffs=(4, 13)), r"vocabulary_size=13"),
         (dict(cutoffs=(4, 9), divisor=4), r"at least divisor \*\* len\(cutoffs\).*divisor=4"),
         (dict(dropout=1.0), "dropout must be.*Received: 1.0"),
-        (dict(memory=3), "no field 'memory'.*Did you mean 'memory_length'"),
+        (dict(memory_len=3), "no field 'memory_len'.*Did you mean 'memory_length'"),
     ],
 )
 def test_bad_input(options, message):

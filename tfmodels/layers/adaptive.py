@@ -9,6 +9,21 @@ import keras
 from keras import ops
 
 
+def check_clusters(vocabulary_size, embedding_dim, cutoffs, divisor):
+    """Raises ValueError where cutoffs divide no vocabulary, or vectors would vanish."""
+    bounds = (0, *cutoffs, vocabulary_size)
+    if any(a >= b for a, b in zip(bounds, bounds[1:], strict=False)):
+        raise ValueError(
+            "cutoffs must rise between 0 and vocabulary_size. "
+            f"Received: cutoffs={tuple(cutoffs)}, vocabulary_size={vocabulary_size}."
+        )
+    if embedding_dim // divisor ** len(cutoffs) < 1:
+        raise ValueError(
+            "embedding_dim must be at least divisor ** len(cutoffs). Received: "
+            f"embedding_dim={embedding_dim}, divisor={divisor}, cutoffs={tuple(cutoffs)}."
+        )
+
+
 @keras.saving.register_keras_serializable("tfmodels")
 class AdaptiveEmbedding(keras.layers.Layer):
     """Words to vectors, and with `reverse=True` hidden states to log-probabilities of words.
@@ -57,29 +72,17 @@ class AdaptiveEmbedding(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        cutoffs = tuple(cutoffs)
-        bounds = (0, *cutoffs, vocabulary_size)
-        if any(a >= b for a, b in zip(bounds, bounds[1:], strict=False)):
-            raise ValueError(
-                "cutoffs must rise between 0 and vocabulary_size. "
-                f"Received: cutoffs={cutoffs}, vocabulary_size={vocabulary_size}."
-            )
-        smallest = (embedding_dim or hidden_dim) // divisor ** len(cutoffs)
-        if smallest < 1:
-            raise ValueError(
-                "embedding_dim must be at least divisor ** len(cutoffs). Received: "
-                f"embedding_dim={embedding_dim or hidden_dim}, divisor={divisor}, cutoffs={cutoffs}."
-            )
+        check_clusters(vocabulary_size, embedding_dim or hidden_dim, cutoffs, divisor)
         self.vocabulary_size = vocabulary_size
         self.hidden_dim = hidden_dim
-        self.cutoffs = cutoffs
+        self.cutoffs = tuple(cutoffs)
         self.embedding_dim = embedding_dim
         self.divisor = divisor
         self.tie_embeddings = tie_embeddings
         self.tie_projections = tie_projections
         self.initializer = keras.initializers.get(initializer)
         self.projection_initializer = keras.initializers.get(projection_initializer)
-        self._bounds = bounds
+        self._bounds = (0, *self.cutoffs, vocabulary_size)
 
     def build(self, input_shape):
         size, clusters = self.embedding_dim or self.hidden_dim, len(self.cutoffs) + 1

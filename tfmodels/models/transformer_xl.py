@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from tfmodels.layers import AdaptiveEmbedding, RelativeBiases, RelativeBlock, RelativePositions
+from tfmodels.layers.adaptive import check_clusters
 from tfmodels.layers.masks import cached_positions
 from tfmodels.models.base import TransformerModel, check_config, make_config, token_input
 from tfmodels.training.stream import StreamTraining
@@ -81,6 +82,8 @@ class TransformerXLConfig:
                     f"TransformerXLConfig.{name} must be a whole number of at least 1, or None. "
                     f"Received: {value!r}."
                 )
+        size = self.embedding_dim or self.hidden_dim
+        check_clusters(self.vocabulary_size, size, self.cutoffs, self.divisor)
         if self.hidden_dim % 2:
             raise ValueError(
                 f"hidden_dim must be even: positions are sines and cosines. Received: {self.hidden_dim}."

@@ -6,7 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 # model_type of config.json -> the file that knows it.
-_MODULES = {"bert": "bert", "distilbert": "distilbert", "gpt2": "gpt2", "roberta": "bert"}
+_MODULES = {
+    "bert": "bert",
+    "distilbert": "distilbert",
+    "gpt2": "gpt2",
+    "roberta": "bert",
+    "transfo-xl": "transformer_xl",
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,9 +37,8 @@ def adaptive_loss(parts, weights, differentiable=True):
         return score(rows, kernel, labels, weights)
     loss, nll, correct = score(rows, kernel, labels, weights * tf.cast(inside, tf.float32))
     outside = tf.where(~inside & (weights != 0))[:, 0]
-    found = tf.cast(
-        _most_probable(tf.gather(rows, outside), kernel) == tf.gather(labels, outside), tf.float32
-    )
+    best = _most_probable(tf.gather(rows, outside), kernel)
+    found = tf.cast(best == tf.cast(tf.gather(labels, outside), best.dtype), tf.float32)
     found = tf.scatter_nd(outside[:, None], found, tf.shape(weights, tf.int64))
     # The first softmax of the rows outside: their cluster's probability.
     cluster_loss, cluster_nll, _ = score(rows, kernel, labels, weights * tf.cast(~inside, tf.float32))

@@ -113,28 +113,34 @@ class _Memory:
     def __init__(self, shape, dtype):
         self.shape = tuple(shape)
 
-        def variable(shape, dtype):
+        def variable(empty, shape):
             # Each replica has its own rows.
             return tf.Variable(
-                tf.zeros((0, *shape), dtype),
-                shape=(None, *shape),
+                empty,
+                shape=shape,
                 trainable=False,
                 synchronization=tf.VariableSynchronization.ON_READ,
                 aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             )
 
-        self.hidden = variable(self.shape, dtype)  # (b, s, m, d)
-        self.mask = variable(self.shape[1:2], tf.int32)  # (b, m)
+        slices, length, hidden_dim = self.shape
+        self._empty = (
+            tf.zeros((1, slices, length, hidden_dim), dtype),
+            tf.zeros((1, length), tf.int32),
+            tf.constant(0),
+        )
+        self.hidden = variable(self._empty[0], (None, slices, length, hidden_dim))  # (b, s, m, d)
+        self.mask = variable(self._empty[1], (None, length))  # (b, m)
+        self.rows = variable(self._empty[2], ())  # b; 0 where the stream begins
 
     def reset(self):
-        for variable in (self.hidden, self.mask):
-            variable.assign(tf.zeros((0, *variable.shape[1:]), variable.dtype))
+        for variable, empty in zip((self.hidden, self.mask, self.rows), self._empty, strict=True):
+            variable.assign(empty)
 
     def read(self, padding_mask):
         """(b, s, m, d) and (b, m), empty where the stream begins."""
         batch = tf.shape(padding_mask)[0]
-        hidden, mask = tf.convert_to_tensor(self.hidden), tf.convert_to_tensor(self.mask)
-        before = tf.shape(mask)[0]
+        before = tf.convert_to_tensor(self.rows)
         fits = (before == 0) | (before == batch)
         size_rule = tf.strings.format(
             "The batch size must stay the same within a stream. Received: a batch of {} rows after "
@@ -150,10 +156,10 @@ class _Memory:
             tf.debugging.Assert(tf.reduce_max(padding_mask) <= 1, [packed_rule]),
         ]
         with tf.control_dependencies([check for check in checks if check is not None]):
-            # Where the stream begins, rows of zeros: the variables have none.
-            missing = batch - before
-        hidden = tf.concat([hidden, tf.zeros((missing, *self.shape), hidden.dtype)], 0)
-        return hidden, tf.concat([mask, tf.zeros((missing, self.shape[1]), tf.int32)], 0)
+            # An empty memory has one row, which stands for all. A gather, and a count of its own:
+            # TensorFlow 2.21 drops a broadcast here, taking the size that is assigned later.
+            rows = tf.range(batch) * tf.minimum(before, 1)
+            return tf.gather(self.hidden, rows), tf.gather(self.mask, rows)
 
     def write(self, memory, memory_mask, remembered, padding_mask):
         """Keeps the last real tokens of memory and segment."""
@@ -164,6 +170,7 @@ class _Memory:
         rows = tf.repeat(kept[:, None], self.shape[0], axis=1)  # (b, s, m)
         self.hidden.assign(tf.gather(both, rows, batch_dims=2))
         self.mask.assign(tf.gather(mask, kept, batch_dims=1))
+        self.rows.assign(tf.shape(mask)[0])
 
 
 def _real_tokens_first(x, y, sample_weight):
