@@ -9,7 +9,13 @@ import keras
 from keras import ops
 
 from tfmodels.layers import PositionalEmbedding, TransformerBlock
-from tfmodels.models.base import TransformerModel, check_config, make_config, token_input
+from tfmodels.models.base import (
+    TransformerModel,
+    check_config,
+    check_special_ids,
+    make_config,
+    token_input,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +30,14 @@ class GPT2Config:
         hidden_dim: int, width of the residual stream.
         intermediate_dim: int, inner width of the feed-forward networks.
         dropout: float, on embeddings and sublayer outputs.
+        embedding_dropout: float, on embeddings if it is another there; None: `dropout`.
         attention_dropout: float, on attention weights.
         norm_epsilon: float, added to the variance in layer normalisation.
         initializer_range: float, standard deviation of the initial weights.
         label_smoothing: float, of the built-in loss.
         tie_embeddings: bool, one matrix for words in and words out, as the paper has it.
+        end_id: int or tuple of int, which ends a text that is generated without a tokenizer; None:
+            nothing does.
     """
 
     vocabulary_size: int = 50257
@@ -38,14 +47,17 @@ class GPT2Config:
     hidden_dim: int = 768
     intermediate_dim: int = 3072
     dropout: float = 0.1
+    embedding_dropout: float | None = None
     attention_dropout: float = 0.1
     norm_epsilon: float = 1e-5
     initializer_range: float = 0.02
     label_smoothing: float = 0.0
     tie_embeddings: bool = True
+    end_id: int | tuple | None = None
 
     def __post_init__(self):
         check_config(self)
+        check_special_ids(self, self.vocabulary_size, "end_id")
 
 
 # Radford et al. 2019, table 2 ("small" is its first row); tiny is ours, for tests and examples.
@@ -114,7 +126,8 @@ class GPT2(TransformerModel):
             dtype=dtype,
             name="position_embedding",
         )
-        self.embedding_dropout = keras.layers.Dropout(config.dropout, dtype=dtype, name="embedding_dropout")
+        rate = config.dropout if config.embedding_dropout is None else config.embedding_dropout
+        self.embedding_dropout = keras.layers.Dropout(rate, dtype=dtype, name="embedding_dropout")
         self.blocks = [
             TransformerBlock(
                 config.num_heads,
