@@ -11,7 +11,7 @@ from keras import ops
 from tfmodels.layers import AdaptiveEmbedding, RelativeBiases, RelativeBlock, RelativePositions
 from tfmodels.layers.adaptive import check_clusters
 from tfmodels.layers.masks import cached_positions
-from tfmodels.models.base import TransformerModel, check_config, make_config, token_input
+from tfmodels.models.base import TransformerModel, check_config, check_special_ids, make_config, token_input
 from tfmodels.training.stream import StreamTraining
 
 
@@ -47,6 +47,7 @@ class TransformerXLConfig:
         tie_embeddings: bool, one table for words in and words out.
         tie_projections: bool, the same for projections, but for the first cluster's.
         initializer_range: float, standard deviation of the initial weights.
+        end_id: int or tuple of int, ends a text that is generated; None: the tokenizer's.
     """
 
     vocabulary_size: int = 267735
@@ -71,10 +72,12 @@ class TransformerXLConfig:
     tie_embeddings: bool = True
     tie_projections: bool = True
     initializer_range: float = 0.02
+    end_id: int | tuple | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "cutoffs", tuple(self.cutoffs))  # a list, from a saved model
+        object.__setattr__(self, "cutoffs", tuple(self.cutoffs))  # a list is fine too
         check_config(self)
+        check_special_ids(self, self.vocabulary_size, "end_id")
         for name in ("memory_length", "clamp_length", "embedding_dim"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):

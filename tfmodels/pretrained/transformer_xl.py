@@ -8,13 +8,13 @@ from tfmodels.pretrained.tensors import Tensor, linear, norm, tensor
 def read_config(fields):
     fields.only("attn_type", 0)
     fields.only("adaptive", True)
-    cutoffs = _cutoffs(fields)
+    cutoffs, vocabulary_size = _cutoffs(fields), fields.integer("vocab_size", 267735)
     memory_length = fields.get("mem_len", 1600) or None  # 0 is none
     clamp_length = fields.get("clamp_len", 1000)
     if not isinstance(clamp_length, int):
         raise ValueError(f"config.json: clamp_len must be a whole number. Received: {clamp_length!r}.")
     return TransformerXLConfig(
-        vocabulary_size=fields.integer("vocab_size", 267735),
+        vocabulary_size=vocabulary_size,
         memory_length=memory_length,
         num_layers=fields.integer("n_layer", 18),
         num_heads=fields.integer("n_head", 16),
@@ -36,6 +36,7 @@ def read_config(fields):
         tie_embeddings=fields.flag("tie_word_embeddings", True),
         tie_projections=_tie_projections(fields, cutoffs),
         initializer_range=fields.rate("init_std", 0.02),
+        end_id=fields.token_id("eos_token_id", vocabulary_size, several=True),
     )
 
 
@@ -83,6 +84,7 @@ def write_config(config):
         "init_std": config.initializer_range,
         "attn_type": 0,
         "adaptive": True,
+        "eos_token_id": config.end_id,
     }
 
 
