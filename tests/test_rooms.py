@@ -4,7 +4,7 @@ import ast
 import pathlib
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "tfmodels"
-TRAINING_PARTS = {"training.step"}
+TRAINING_PARTS = {"training.step", "training.stream"}
 EVERYTHING = {"*"}
 MAY_IMPORT = {
     "layers": set(),

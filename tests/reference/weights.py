@@ -60,6 +60,39 @@ def transformer(model):
     return weights
 
 
+def transformer_xl(model):
+    words = model.token_embedding
+
+    def arrays(variables):
+        return [array(variable) for variable in variables]
+
+    blocks = []
+    for i, layer in enumerate(model.blocks):
+        biases = model.biases[i % len(model.biases)]
+        names = ("query", "key", "value", "output", "position")
+        weights = {name: array(getattr(layer.attention, f"{name}_dense").kernel) for name in names}
+        weights |= {
+            "biases": (array(biases.content), array(biases.position)),
+            "attention_norm": norm(layer.attention_norm),
+            "intermediate": dense(layer.feed_forward.intermediate_dense),
+            "inner_output": dense(layer.feed_forward.output_dense),
+            "feed_forward_norm": norm(layer.feed_forward_norm),
+        }
+        blocks.append(weights)
+    clusters = []
+    if model.config.cutoffs:
+        clusters = list(zip(array(words.cluster_kernel), array(words.cluster_bias), strict=True))
+    return {
+        "tables": arrays(words.tables),
+        "projections": arrays(words.projections),
+        "output_tables": arrays(words.output_tables),
+        "output_biases": arrays(words.output_biases),
+        "output_projections": arrays(words.output_projections),
+        "clusters": clusters,
+        "blocks": blocks,
+    }
+
+
 def randomise(layer, seed, scale=0.3):
     """Gives every weight a random value, biases and norms too, so that a wrong one shows."""
     rng = np.random.default_rng(seed)

@@ -1,22 +1,30 @@
 """The parts that models are made of: Keras layers, written in keras.ops."""
 
+from tfmodels.layers.adaptive import AdaptiveEmbedding
 from tfmodels.layers.attention import MultiHeadCrossAttention, MultiHeadSelfAttention
 from tfmodels.layers.block import TransformerBlock
 from tfmodels.layers.embedding import PositionalEmbedding
 from tfmodels.layers.feed_forward import FeedForward
 from tfmodels.layers.pooling import FirstToken
 from tfmodels.layers.relative import RelativePositionBias
+from tfmodels.layers.relative_attention import RelativeBiases, RelativePositions, RelativeSelfAttention
+from tfmodels.layers.relative_block import RelativeBlock
 from tfmodels.layers.rms_block import RMSNormBlock
 from tfmodels.layers.rotary import RotaryEmbedding
 
 __all__ = [
+    "AdaptiveEmbedding",
     "FeedForward",
     "FirstToken",
     "MultiHeadCrossAttention",
     "MultiHeadSelfAttention",
     "PositionalEmbedding",
     "RMSNormBlock",
+    "RelativeBiases",
+    "RelativeBlock",
     "RelativePositionBias",
+    "RelativePositions",
+    "RelativeSelfAttention",
     "RotaryEmbedding",
     "TransformerBlock",
 ]

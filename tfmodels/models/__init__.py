@@ -6,6 +6,7 @@ from tfmodels.models.gpt2 import GPT2, GPT2Config, gpt2
 from tfmodels.models.llama import Llama, LlamaConfig, llama
 from tfmodels.models.t5 import T5, T5Config, T5Encoder, t5
 from tfmodels.models.transformer import Transformer, TransformerConfig, transformer
+from tfmodels.models.transformer_xl import TransformerXL, TransformerXLConfig, transformer_xl
 
 __all__ = [
     "Bart",
@@ -21,10 +22,13 @@ __all__ = [
     "T5Encoder",
     "Transformer",
     "TransformerConfig",
+    "TransformerXL",
+    "TransformerXLConfig",
     "bart",
     "bert",
     "gpt2",
     "llama",
     "t5",
     "transformer",
+    "transformer_xl",
 ]

@@ -6,17 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 # model_type of config.json -> the file that knows it.
-_MODULES = {"bert": "bert", "distilbert": "distilbert", "gpt2": "gpt2", "roberta": "bert"}
-_MODULES |= dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), "llama")
 _MODULES = {
     "bart": "bart",
     "bert": "bert",
     "distilbert": "distilbert",
     "gpt2": "gpt2",
+    "llama": "llama",
     "marian": "marian",
+    "mistral": "llama",
     "mt5": "t5",
+    "qwen2": "llama",
+    "qwen3": "llama",
     "roberta": "bert",
     "t5": "t5",
+    "transfo-xl": "transformer_xl",
 }
 
 
