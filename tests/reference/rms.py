@@ -44,9 +44,15 @@ def bucket(distance, num_buckets, max_distance, bidirectional):
     return min(exact + int(part * (num_buckets - exact)), num_buckets - 1)
 
 
-def attention(x, kernels, num_heads, groups, allowed, *, positions=None, base=None, bias=None, scale=None):
-    """x (b, l, d); kernels dict; `groups` heads of keys. bias (heads, l, l) is added to the scores."""
-    q, k, v = (x @ kernels[name] for name in ("query", "key", "value"))
+def attention(
+    x, kernels, num_heads, groups, allowed, *, positions=None, base=None, bias=None, scale=None, memory=None
+):
+    """x (b, l, d); kernels dict; `groups` heads of keys. bias (heads, l, l) is added to the scores.
+
+    Keys and values are of memory (b, k, d), or of x itself.
+    """
+    memory = x if memory is None else memory
+    q, k, v = x @ kernels["query"], memory @ kernels["key"], memory @ kernels["value"]
     size = q.shape[-1] // num_heads
     scale = 1 / math.sqrt(size) if scale is None else scale
     heads = np.zeros_like(q)
@@ -60,7 +66,9 @@ def attention(x, kernels, num_heads, groups, allowed, *, positions=None, base=No
                 return vector if base is None else rotated(vector, positions[b, i], base)
 
             for i in range(x.shape[1]):
-                keys = [j for j in range(x.shape[1]) if allowed(b, i, j)]
+                keys = [j for j in range(memory.shape[1]) if allowed(b, i, j)]
+                if not keys:
+                    continue
                 scores = [turned(q[b, i, part], i) @ turned(k[b, j, shared], j) * scale for j in keys]
                 if bias is not None:
                     scores = [s + bias[h, i, j] for s, j in zip(scores, keys, strict=True)]
