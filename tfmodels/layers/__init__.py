@@ -2,15 +2,21 @@
 
 from tfmodels.layers.attention import MultiHeadCrossAttention, MultiHeadSelfAttention
 from tfmodels.layers.block import RMSNormBlock, TransformerBlock
+from tfmodels.layers.choices import FoldChoices, UnfoldChoices
 from tfmodels.layers.embedding import PositionalEmbedding
 from tfmodels.layers.feed_forward import FeedForward
-from tfmodels.layers.pooling import FirstToken
+from tfmodels.layers.pooling import FirstToken, LastToken, MeanToken
 from tfmodels.layers.relative import RelativePositionBias
 from tfmodels.layers.rotary import RotaryEmbedding
+from tfmodels.layers.vocabulary import Bias, VocabularyTransform
 
 __all__ = [
+    "Bias",
     "FeedForward",
     "FirstToken",
+    "FoldChoices",
+    "LastToken",
+    "MeanToken",
     "MultiHeadCrossAttention",
     "MultiHeadSelfAttention",
     "PositionalEmbedding",
@@ -18,4 +24,6 @@ __all__ = [
     "RelativePositionBias",
     "RotaryEmbedding",
     "TransformerBlock",
+    "UnfoldChoices",
+    "VocabularyTransform",
 ]

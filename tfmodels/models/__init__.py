@@ -2,6 +2,24 @@
 
 from tfmodels.models.bert import Bert, BertConfig, bert
 from tfmodels.models.gpt2 import GPT2, GPT2Config, gpt2
+from tfmodels.models.heads import (
+    MaskedLanguageModel,
+    MaskedLanguageModelConfig,
+    MultipleChoiceModel,
+    MultipleChoiceModelConfig,
+    NextSentencePredictor,
+    NextSentencePredictorConfig,
+    PreTrainingModel,
+    PreTrainingModelConfig,
+    QuestionAnsweringModel,
+    QuestionAnsweringModelConfig,
+    SentenceEmbedder,
+    SentenceEmbedderConfig,
+    SequenceClassifier,
+    SequenceClassifierConfig,
+    TokenClassifier,
+    TokenClassifierConfig,
+)
 from tfmodels.models.transformer import Transformer, TransformerConfig, transformer
 
 __all__ = [
@@ -9,6 +27,22 @@ __all__ = [
     "BertConfig",
     "GPT2",
     "GPT2Config",
+    "MaskedLanguageModel",
+    "MaskedLanguageModelConfig",
+    "MultipleChoiceModel",
+    "MultipleChoiceModelConfig",
+    "NextSentencePredictor",
+    "NextSentencePredictorConfig",
+    "PreTrainingModel",
+    "PreTrainingModelConfig",
+    "QuestionAnsweringModel",
+    "QuestionAnsweringModelConfig",
+    "SentenceEmbedder",
+    "SentenceEmbedderConfig",
+    "SequenceClassifier",
+    "SequenceClassifierConfig",
+    "TokenClassifier",
+    "TokenClassifierConfig",
     "Transformer",
     "TransformerConfig",
     "bert",

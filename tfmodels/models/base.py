@@ -43,8 +43,8 @@ def make_config(config_class, sizes, size, overrides):
     return config_class(**{**sizes[size], **overrides})
 
 
-def check_config(config):
-    """Checks the fields that configs share; each error names the field and its value."""
+def check_fields(config):
+    """Checks the whole numbers and rates of a config; each error names the field and its value."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         name = f"{type(config).__name__}.{field.name}"
@@ -52,6 +52,11 @@ def check_config(config):
             raise ValueError(f"{name} must be a whole number of at least 1. Received: {value!r}.")
         if field.type in ("float", float) and not 0 <= value < 1:
             raise ValueError(f"{name} must be at least 0 and below 1. Received: {value!r}.")
+
+
+def check_config(config):
+    """Checks the fields that the models' configs share."""
+    check_fields(config)
     if config.hidden_dim % config.num_heads:
         raise ValueError(
             "hidden_dim must be divisible by num_heads. "

@@ -9,7 +9,7 @@ import tensorflow as tf
 _BLOCK_ROWS = 1024
 
 
-def vocabulary_loss(hidden, kernel, labels, weights, label_smoothing=0.0, differentiable=True):
+def vocabulary_loss(hidden, kernel, labels, weights, bias=None, label_smoothing=0.0, differentiable=True):
     """Weighted sums of cross-entropy over the vocabulary, without the logits of all rows at once.
 
     The gradients are computed in the forward pass, while a block's logits are at hand, and only
@@ -20,6 +20,7 @@ def vocabulary_loss(hidden, kernel, labels, weights, label_smoothing=0.0, differ
         kernel: float tensor, (vocabulary, hidden_dim), as an embedding has it.
         labels: int tensor, (rows,).
         weights: float32 tensor, (rows,); rows of weight 0 are skipped.
+        bias: float tensor, (vocabulary,), added to the logits; None: none.
         label_smoothing: float, s in the target `(1 - s) * one_hot + s / vocabulary` (Szegedy et
             al. 2016, section 7).
         differentiable: whether to compute gradients; False saves their time in evaluation.
@@ -32,6 +33,10 @@ def vocabulary_loss(hidden, kernel, labels, weights, label_smoothing=0.0, differ
     kept = tf.where(weights != 0)[:, 0]
     hidden = tf.gather(hidden, kept)
     labels, weights = tf.gather(labels, kept), tf.gather(weights, kept)
+    if bias is not None:
+        # A bias is the weight of one more input that is always 1: no rule below needs to know of it.
+        hidden = tf.concat([hidden, tf.ones_like(hidden[:, :1])], axis=1)  # (r, d + 1)
+        kernel = tf.concat([kernel, tf.cast(bias, kernel.dtype)[:, None]], axis=1)  # (v, d + 1)
 
     if not differentiable:
         sums, _, _ = _over_blocks(hidden, kernel, labels, weights, label_smoothing, False)
