@@ -7,10 +7,10 @@ from tfmodels.generation.loop import prefill
 _NEVER = -1e9  # a score below any real one, finite so that it adds and multiplies
 
 
-def beam_search(model, inputs, prompt, lengths, config, end_id):
+def beam_search(model, inputs, prompt, lengths, config, rules):
     """The best of `num_beams` hypotheses, kept side by side with those that have ended.
 
-    A hypothesis ends with `end_id`; its score is its log-probability / length ** length_penalty,
+    A hypothesis ends with a stop token; its score is its log-probability / length ** length_penalty,
     the end counted. A row stops when no open beam can beat its worst ended hypothesis any more
     (for a penalty of 0 or more, by the open beam's score at its present length).
 
@@ -20,15 +20,16 @@ def beam_search(model, inputs, prompt, lengths, config, end_id):
         prompt: int32 tensor, (batch, prompt_length), the decoder's prompt, padded on the right.
         lengths: int32 tensor, (batch,), real tokens of each prompt, at least 1.
         config: a `GenerationConfig`.
-        end_id: int, or -1 for none.
+        rules: `TokenRules`.
 
     Returns:
-        int32 tensors: new tokens, (batch, max_new_tokens), `end_id` included; how many there are
+        int32 tensors: new tokens, (batch, max_new_tokens), the stop token included; how many there are
         in each row, (batch,).
     """
     beams, new_tokens = config.num_beams, config.max_new_tokens
-    cache, limits = prefill(model, inputs, prompt, lengths, new_tokens)
+    cache, limits, last_index = prefill(model, inputs, prompt, lengths, new_tokens)
     cache = tf.nest.map_structure(lambda leaf: tf.repeat(leaf, beams, axis=0), cache)
+    candidates = beams * (1 + max(len(rules.stop), 1))
     batch = tf.shape(prompt)[0]
     first = tf.gather(prompt, lengths - 1, batch_dims=1)
     start = tf.repeat(lengths - 1, beams, axis=0)  # (b * k)
@@ -37,22 +38,23 @@ def beam_search(model, inputs, prompt, lengths, config, end_id):
         return log_probability / tf.cast(length, tf.float32) ** config.length_penalty
 
     def body(step, token, open_, ended, done, cache):
-        index = tf.minimum(start + step, model.config.max_sequence_length - 1)
+        index = tf.minimum(start + step, last_index)
         logits, cache = model.decode_step(token[:, None], cache, index)
         vocabulary = logits.shape[-1]
         log_probabilities = tf.nn.log_softmax(tf.cast(logits[:, 0], tf.float32))  # (b * k, v)
+        log_probabilities = rules.apply(log_probabilities, step, tf.repeat(limits, beams, axis=0))
         total = open_["score"][:, :, None] + tf.reshape(log_probabilities, (batch, beams, vocabulary))
-        # Twice as many candidates as beams: even if half of them end, enough stay open.
-        score, flat = tf.math.top_k(tf.reshape(total, (batch, beams * vocabulary)), 2 * beams)
-        parent, token = flat // vocabulary, flat % vocabulary  # (b, 2k)
-        tokens = tf.gather(open_["tokens"], parent, batch_dims=1)  # (b, 2k, n)
+        # So many candidates that enough stay open even if each beam's stop tokens are among them.
+        score, flat = tf.math.top_k(tf.reshape(total, (batch, beams * vocabulary)), candidates)
+        parent, token = flat // vocabulary, flat % vocabulary  # (b, c)
+        tokens = tf.gather(open_["tokens"], parent, batch_dims=1)  # (b, c, n)
         tokens = tf.where(tf.range(new_tokens) == step, token[:, :, None], tokens)
         # At its limit of length a hypothesis counts as ended.
         last = (step + 1 >= limits)[:, None]
-        ends = (token == end_id) | last
+        ends = rules.ends(token) | last
 
         # Only candidates among the best k may end: those below would not have been beams.
-        can_end = ends & (tf.range(2 * beams) < beams) & ~done[:, None]
+        can_end = ends & (tf.range(candidates) < beams) & ~done[:, None]
         ended_score = tf.where(can_end, penalised(score, step + 1), _NEVER)
         length = tf.fill(tf.shape(token), step + 1)
         ended = _best(
@@ -67,7 +69,10 @@ def beam_search(model, inputs, prompt, lengths, config, end_id):
         order = tf.reshape(tf.range(batch)[:, None] * beams + parent, (-1,))
         cache = tf.nest.map_structure(lambda leaf: tf.gather(leaf, order), cache)
         attainable = penalised(open_["score"][:, 0], step + 1)
-        done = done | last[:, 0] | (attainable < tf.reduce_min(ended["score"], axis=1))
+        worst = tf.reduce_min(ended["score"], axis=1)
+        done = done | last[:, 0] | (attainable <= worst)
+        if config.early_stopping:
+            done = done | (worst > _NEVER)
         return step + 1, token, open_, ended, done, cache
 
     empty = tf.zeros((batch, beams, new_tokens), tf.int32)

@@ -10,6 +10,7 @@ from tfmodels.generation.beam import beam_search
 from tfmodels.generation.config import GenerationConfig
 from tfmodels.generation.loop import decode
 from tfmodels.generation.protocol import is_encoder_decoder, prompt_names
+from tfmodels.generation.rules import token_rules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +66,8 @@ def generate(model, prompts, tokenizer=None, config=None, **options):
         inputs = encode_prompts(model, tokenizer, prompts)
     ids_name, mask_name = prompt_names(model)
     _check_lengths(inputs[mask_name], model.config.max_sequence_length)
-    end_id = -1 if tokenizer is None else tokenizer.end_id
-    start_id = 0 if tokenizer is None else tokenizer.start_id
-    token_ids, lengths = _compiled(model, config, start_id, end_id)(inputs)
+    rules = token_rules(model, tokenizer, config.stop)
+    token_ids, lengths = _compiled(model, config, rules)(inputs)
     lengths = lengths.numpy()
     token_ids = token_ids.numpy()[:, : max(lengths.max(), 1)]
     text = None
@@ -132,15 +132,14 @@ def encode_prompts(model, tokenizer, texts, max_length=None):
     return {ids_name: ids.to_tensor(), mask_name: mask.to_tensor()}
 
 
-def generate_ids(model, inputs, config, start_id, end_id):
+def generate_ids(model, inputs, config, rules):
     """The loop of the config's method, in graph ops.
 
     Args:
         model: keeps the protocol of `GenerativeModel`.
         inputs: dict of ids and mask, int32 (batch, length), padded on the right.
         config: a `GenerationConfig`.
-        start_id: int, with which an encoder-decoder begins to write.
-        end_id: int, or -1 for none.
+        rules: `TokenRules`.
 
     Returns:
         int32 tensors: new tokens, (batch, max_new_tokens), and their numbers, (batch,).
@@ -148,13 +147,13 @@ def generate_ids(model, inputs, config, start_id, end_id):
     ids_name, mask_name = prompt_names(model)
     ids = inputs[ids_name]
     if is_encoder_decoder(model):
-        prompt = tf.fill((tf.shape(ids)[0], 1), start_id)
+        prompt = tf.fill((tf.shape(ids)[0], 1), rules.start_id)
         lengths = tf.ones(tf.shape(ids)[0], tf.int32)
     else:
         prompt = ids
         lengths = tf.reduce_sum(inputs[mask_name], axis=1)
     method = beam_search if config.method == "beam" else decode
-    return method(model, inputs, prompt, lengths, config, end_id)
+    return method(model, inputs, prompt, lengths, config, rules)
 
 
 def detokenize(tokenizer, token_ids, lengths):
@@ -162,15 +161,13 @@ def detokenize(tokenizer, token_ids, lengths):
     return tokenizer.detokenize(tf.RaggedTensor.from_tensor(token_ids, lengths=lengths))
 
 
-def _compiled(model, config, start_id, end_id):
+def _compiled(model, config, rules):
     """The traced function of these options. It lives with the model and is freed with it."""
     # Past Keras's attribute tracking: functions are no part of the model's state.
     functions = vars(model).setdefault("_generate_functions", {})
-    key = (config, start_id, end_id)
+    key = (config, rules)
     if key not in functions:
-        function = tf.function(
-            lambda inputs: generate_ids(model, inputs, config, start_id, end_id), autograph=False
-        )
+        function = tf.function(lambda inputs: generate_ids(model, inputs, config, rules), autograph=False)
         ids = tf.TensorSpec((None, None), tf.int32)
         functions[key] = function.get_concrete_function({n: ids for n in prompt_names(model)})
     return functions[key]
@@ -208,7 +205,7 @@ def _right_padded(model, prompts):
 def _check_lengths(mask, max_length):
     lengths = tf.reduce_sum(mask, axis=1).numpy()
     row = int(lengths.argmax())
-    if lengths[row] > max_length:
+    if max_length is not None and lengths[row] > max_length:
         raise ValueError(
             f"A prompt must not be longer than max_sequence_length={max_length} tokens. "
             f"Received: prompt {row} of {lengths[row]} tokens. Shorten it."

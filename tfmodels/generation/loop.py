@@ -5,8 +5,8 @@ import tensorflow as tf
 from tfmodels.generation import sampling
 
 
-def decode(model, inputs, prompt, lengths, config, end_id):
-    """Writes tokens after the prompt until each row has written `end_id` or its limit.
+def decode(model, inputs, prompt, lengths, config, rules):
+    """Writes tokens after the prompt until each row has written a stop token or its limit.
 
     Args:
         model: keeps the protocol of `GenerativeModel`.
@@ -14,21 +14,21 @@ def decode(model, inputs, prompt, lengths, config, end_id):
         prompt: int32 tensor, (batch, prompt_length), the decoder's prompt, padded on the right.
         lengths: int32 tensor, (batch,), real tokens of each prompt, at least 1.
         config: a `GenerationConfig`.
-        end_id: int, or -1 for none.
+        rules: `TokenRules`.
 
     Returns:
-        int32 tensors: new tokens, (batch, max_new_tokens), `end_id` included; how many there are
+        int32 tensors: new tokens, (batch, max_new_tokens), the stop token included; how many there are
         in each row, (batch,).
     """
-    cache, limits = prefill(model, inputs, prompt, lengths, config.max_new_tokens)
+    cache, limits, last_index = prefill(model, inputs, prompt, lengths, config.max_new_tokens)
     batch = tf.shape(prompt)[0]
     first = tf.gather(prompt, lengths - 1, batch_dims=1)  # (b,)
 
     def body(step, token, written, count, done, cache):
         # A row that is done may stand at the end already: it stays there, to no effect.
-        index = tf.minimum(lengths - 1 + step, model.config.max_sequence_length - 1)
+        index = tf.minimum(lengths - 1 + step, last_index)
         logits, cache = model.decode_step(token[:, None], cache, index)
-        logits = tf.cast(logits[:, 0], tf.float32)  # (b, v)
+        logits = rules.apply(tf.cast(logits[:, 0], tf.float32), step, limits)  # (b, v)
         if config.method == "sample":
             seed = tf.stack([config.seed, step])
             token = sampling.sample(logits, config.temperature, config.top_k, seed)
@@ -37,7 +37,7 @@ def decode(model, inputs, prompt, lengths, config, end_id):
         here = (tf.range(config.max_new_tokens) == step)[None] & ~done[:, None]  # (b, n)
         written = tf.where(here, token[:, None], written)
         count = count + tf.cast(~done, tf.int32)
-        done = done | (token == end_id) | (step + 1 >= limits)
+        done = done | rules.ends(token) | (step + 1 >= limits)
         return step + 1, token, written, count, done, cache
 
     state = (
@@ -53,15 +53,23 @@ def decode(model, inputs, prompt, lengths, config, end_id):
 
 
 def prefill(model, inputs, prompt, lengths, max_new_tokens):
-    """The cache after all prompt tokens but each row's last, and each row's room for new tokens.
+    """Fills a cache with the prompts.
 
-    The last token is the first that the loop feeds, so that prompts of mixed lengths need no
-    special case: what stands after a row's own prompt in the cache is overwritten before any
-    token may see it.
+    All tokens go in but each row's last: it is the first that the loop feeds, so that prompts of
+    mixed lengths need no special case: what stands after a row's own prompt in the cache is
+    overwritten before any token may see it.
+
+    Returns:
+        The cache; each row's room for new tokens, int32 (batch,); the last index of the cache.
     """
     # The last new token is never fed back.
-    longest = tf.minimum(tf.shape(prompt)[1] + max_new_tokens, model.config.max_sequence_length)
+    longest = tf.shape(prompt)[1] + max_new_tokens
+    limits = tf.fill(tf.shape(lengths), max_new_tokens)
+    max_length = model.config.max_sequence_length
+    if max_length is not None:
+        longest = tf.minimum(longest, max_length)
+        limits = tf.minimum(limits, max_length - lengths + 1)
     cache = model.init_cache(inputs, longest)
     if prompt.shape[1] != 1:
         _, cache = model.decode_step(prompt[:, :-1], cache, 0)
-    return cache, tf.minimum(model.config.max_sequence_length - lengths + 1, max_new_tokens)
+    return cache, limits, longest - 1

@@ -7,7 +7,8 @@ class GenerativeModel(Protocol):
     """A model that writes text one token at a time.
 
     Attributes:
-        config: has `max_sequence_length`.
+        config: has `max_sequence_length`, int or None for no limit; may have the ids that
+            `rules.TokenRules` names, of which `end_id` is an int or a tuple of int.
         input_pairs: dict of ids input -> (mask input, vocabulary size field). A model with
             `encoder_token_ids` reads the prompt there and writes from the start token; another
             continues the prompt in `token_ids`.

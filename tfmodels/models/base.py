@@ -64,6 +64,18 @@ def check_config(config):
         )
 
 
+def check_special_ids(config, vocabulary_size, *names):
+    """Checks fields that hold ids: None, an int or a tuple of int, below the vocabulary size."""
+    for name in names:
+        value = getattr(config, name)
+        for each in value if isinstance(value, tuple) else (value,):
+            if each is not None and not (isinstance(each, int) and 0 <= each < vocabulary_size):
+                raise ValueError(
+                    f"{type(config).__name__}.{name} must be at least 0 and below the vocabulary size "
+                    f"{vocabulary_size}. Received: {value!r}."
+                )
+
+
 class TransformerModel(VocabularyModel):
     """Base of the text models: a functional model made from a config, that saves as its own class.
 
@@ -106,7 +118,9 @@ class TransformerModel(VocabularyModel):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        config["config"] = cls.config_class(**config["config"])
+        fields = config["config"].items()  # JSON has no tuples
+        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields}
+        config["config"] = cls.config_class(**fields)
         if isinstance(config.get("dtype"), dict):
             config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
         return cls(**config)

@@ -9,7 +9,13 @@ import keras
 from keras import ops
 
 from tfmodels.layers import PositionalEmbedding, TransformerBlock
-from tfmodels.models.base import TransformerModel, check_config, make_config, token_input
+from tfmodels.models.base import (
+    TransformerModel,
+    check_config,
+    check_special_ids,
+    make_config,
+    token_input,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +35,8 @@ class GPT2Config:
         initializer_range: float, standard deviation of the initial weights.
         label_smoothing: float, of the built-in loss.
         tie_embeddings: bool, one matrix for words in and words out, as the paper has it.
+        end_id: int or tuple of int, which ends a text that is generated without a tokenizer; None:
+            nothing does.
     """
 
     vocabulary_size: int = 50257
@@ -43,9 +51,11 @@ class GPT2Config:
     initializer_range: float = 0.02
     label_smoothing: float = 0.0
     tie_embeddings: bool = True
+    end_id: int | tuple | None = None
 
     def __post_init__(self):
         check_config(self)
+        check_special_ids(self, self.vocabulary_size, "end_id")
 
 
 # Radford et al. 2019, table 2 ("small" is its first row); tiny is ours, for tests and examples.

@@ -12,15 +12,29 @@ ACTIVATIONS = {
 }
 
 
+# What transformers keeps in generation_config.json, and kept in config.json before there was one.
+GENERATION_FIELDS = (
+    "bad_words_ids",
+    "bos_token_id",
+    "decoder_start_token_id",
+    "eos_token_id",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "pad_token_id",
+)
+
+
 class Fields:
     """config.json with errors that name the field.
 
     Args:
         values: dict.
+        generation: dict, generation_config.json, which goes before for the ids of special tokens.
     """
 
-    def __init__(self, values):
+    def __init__(self, values, generation=None):
         self.values = values
+        self.generation = generation or {}
 
     def get(self, name, default=None):
         """Any value; null counts as left out."""
@@ -35,6 +49,26 @@ class Fields:
                 f"config.json: {name} must be a whole number of at least 1. Received: {value!r}."
             )
         return value
+
+    def token_id(self, name, vocabulary_size, several=False):
+        """The id of a special token, or None.
+
+        Args:
+            name: one of `GENERATION_FIELDS`.
+            vocabulary_size: int, which the id is below.
+            several: bool, whether a list is allowed too; it becomes a tuple.
+        """
+        value = self.generation.get(name)
+        value = self.get(name) if value is None else value
+        ids = value if several and isinstance(value, list) else [value]
+        for each in ids:
+            whole = isinstance(each, int) and not isinstance(each, bool)
+            if value is not None and not (whole and 0 <= each < vocabulary_size):
+                raise ValueError(
+                    f"{name} must be at least 0 and below the vocabulary size {vocabulary_size}, or null. "
+                    f"Received: {value!r} in generation_config.json or config.json."
+                )
+        return tuple(value) if isinstance(value, list) else value
 
     def rate(self, name, default):
         """A number of at least 0 and below 1."""

@@ -7,12 +7,13 @@ from tfmodels.pretrained.tensors import Tensor, norm, tensor
 
 def read_config(fields):
     hidden_dim = fields.integer("n_embd", 768)
+    vocabulary_size = fields.integer("vocab_size", 50257)
     fields.only("activation_function", "gelu_new")
     fields.only("scale_attn_weights", True)
     fields.only("scale_attn_by_inverse_layer_idx", False)
     fields.only("add_cross_attention", False)
     return GPT2Config(
-        vocabulary_size=fields.integer("vocab_size", 50257),
+        vocabulary_size=vocabulary_size,
         max_sequence_length=fields.integer("n_positions", 1024),
         num_layers=fields.integer("n_layer", 12),
         num_heads=fields.integer("n_head", 12),
@@ -23,6 +24,7 @@ def read_config(fields):
         norm_epsilon=fields.rate("layer_norm_epsilon", 1e-5),
         initializer_range=fields.rate("initializer_range", 0.02),
         tie_embeddings=fields.flag("tie_word_embeddings", True),
+        end_id=fields.token_id("eos_token_id", vocabulary_size, several=True),
     )
 
 
@@ -41,6 +43,8 @@ def write_config(config):
         "layer_norm_epsilon": config.norm_epsilon,
         "initializer_range": config.initializer_range,
         "tie_word_embeddings": config.tie_embeddings,
+        "bos_token_id": config.end_id[0] if isinstance(config.end_id, tuple) else config.end_id,
+        "eos_token_id": config.end_id,
     }
 
 

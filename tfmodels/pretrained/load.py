@@ -16,14 +16,14 @@ class Source:
 
     Attributes:
         folder: str.
-        fields: dict, its config.json.
+        fields: `Fields`, its config.json and generation_config.json.
         name: str, transformers' class.
         prefix: str, before the backbone's tensors.
         dtypes: dict of tensor name -> stored dtype.
     """
 
     folder: str
-    fields: dict
+    fields: Fields
     name: str
     prefix: str
     dtypes: dict
@@ -52,7 +52,7 @@ def from_pretrained(folder_or_id, task=None, dtype=None):
         >>> model.compile("adamw")
     """
     folder = _find_folder(folder_or_id)
-    fields = Fields(read_json(os.path.join(folder, "config.json")))
+    fields = _read_fields(folder)
     architecture = by_type(fields.get("model_type"))
     name = _class_name(fields, architecture, task)
     head = architecture.heads[name]
@@ -68,7 +68,7 @@ def from_pretrained(folder_or_id, task=None, dtype=None):
     model = architecture.backbone(config, dtype=dtype)
     for stored, entry in entries.items():
         assign(model, entry, checkpoint.read(stored))
-    model.pretrained_source = Source(folder, fields.values, name, prefix, checkpoint.dtypes)
+    model.pretrained_source = Source(folder, fields, name, prefix, checkpoint.dtypes)
     return model
 
 
@@ -103,6 +103,14 @@ def _find_folder(folder_or_id):
             f"{path!r} must be a folder or a model id of the hub. Received: no such folder, and "
             f"from the hub: {error}"
         ) from error
+
+
+def _read_fields(folder):
+    generation = os.path.join(folder, "generation_config.json")
+    return Fields(
+        read_json(os.path.join(folder, "config.json")),
+        read_json(generation) if os.path.exists(generation) else None,
+    )
 
 
 def _class_name(fields, architecture, task):

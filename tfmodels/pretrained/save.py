@@ -10,12 +10,12 @@ from safetensors.numpy import save_file
 
 from tfmodels.pretrained.architecture import by_model
 from tfmodels.pretrained.checkpoint import INDEX, WEIGHTS, numpy_dtype
-from tfmodels.pretrained.fields import Fields
+from tfmodels.pretrained.fields import GENERATION_FIELDS, Fields
 from tfmodels.pretrained.load import stored_tensors
 from tfmodels.pretrained.tensors import gather
 
 # What a folder holds beside config and weights, and keeps its meaning when they change.
-_TOKENIZER_FILES = (
+_OTHER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
     "generation_config.json",
@@ -31,6 +31,8 @@ _TOKENIZER_FILES = (
     "vocab.json",
     "vocab.txt",
 )
+# transformers refuses a config.json with these.
+_GENERATION_ONLY = ("bad_words_ids", "forced_bos_token_id", "forced_eos_token_id")
 _SHARD_BYTES = 5_000_000_000  # one file stays below what common file systems and hosts take
 
 
@@ -69,22 +71,31 @@ def save_pretrained(model, folder):
         head = architecture.heads[name]
         entries = dict(stored_tensors(architecture, head, model.config, prefix))
         _write_weights(model, entries, source.dtypes if source else {}, aside)
+        fields, generation = _fields(model, architecture, name, source)
+        _write_json(fields, aside, "config.json")
+        if generation:
+            _write_json(generation, aside, "generation_config.json")
         if source:
-            _copy_tokenizer(source.folder, aside)
-        _write_json(_config_fields(model, architecture, name, source), aside, "config.json")
+            _copy_others(source.folder, aside)
         _put_in_place(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _config_fields(model, architecture, name, source):
-    """The object of config.json: the source's own, where it still says what the model is."""
+def _fields(model, architecture, name, source):
+    """The objects of config.json and, unless the source's is kept, generation_config.json."""
     fields = {"architectures": [name], "model_type": architecture.model_type}
     fields |= architecture.write_config(model.config)
+    generation = {}
+    if hasattr(model, "decode_step"):
+        generation = {field: fields[field] for field in GENERATION_FIELDS if field in fields}
+        fields = {field: value for field, value in fields.items() if field not in _GENERATION_ONLY}
     if source is None:
-        return fields
-    same = architecture.read_config(Fields(source.fields)) == architecture.read_config(Fields(fields))
-    return source.fields | ({"architectures": [name]} if same else fields)
+        return fields, generation
+    same = architecture.read_config(source.fields) == architecture.read_config(Fields(fields, generation))
+    if same:
+        return source.fields.values | {"architectures": [name]}, {}
+    return source.fields.values | fields, generation
 
 
 def _write_weights(model, entries, dtypes, folder):
@@ -132,10 +143,10 @@ def _write_json(value, folder, name):
         file.write("\n")
 
 
-def _copy_tokenizer(source, folder):
-    for name in _TOKENIZER_FILES:
+def _copy_others(source, folder):
+    for name in _OTHER_FILES:
         path = os.path.join(source, name)
-        if os.path.isfile(path):
+        if os.path.isfile(path) and not os.path.exists(os.path.join(folder, name)):
             shutil.copyfile(path, os.path.join(folder, name))
 
 

@@ -14,6 +14,7 @@ from tfmodels.generation.generate import (
     generate_ids,
     make_generation_config,
 )
+from tfmodels.generation.rules import token_rules
 
 
 def export(model, tokenizer, path, config=None, **options):
@@ -72,11 +73,12 @@ class _TextModule(tf.Module):
         super().__init__()
         self.model_variables = [variable.value for variable in model.variables]
         self.tokenizer = tokenizer
+        rules = token_rules(model, tokenizer, config.stop)
 
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="text")], autograph=False)
         def serve(text):
             inputs = encode_prompts(model, tokenizer, text, model.config.max_sequence_length)
-            ids, lengths = generate_ids(model, inputs, config, tokenizer.start_id, tokenizer.end_id)
+            ids, lengths = generate_ids(model, inputs, config, rules)
             return {"text": detokenize(tokenizer, ids, lengths)}
 
         self.serve = serve
