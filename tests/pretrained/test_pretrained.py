@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import tfmodels
+from tests.checks import named_outputs
 
 FIXTURES = pathlib.Path(__file__).parent.parent / "fixtures" / "pretrained"
 NAMES = sorted(path.name for path in FIXTURES.iterdir())
@@ -20,6 +21,15 @@ INPUTS = {
     "input_ids": "token_ids",
     "attention_mask": "padding_mask",
     "token_type_ids": "segment_ids",
+}
+OUTPUTS = {
+    "last_hidden": "sequence_output",
+    "pooler_output": "pooled_output",
+    "logits": "logits",
+    "prediction_logits": "token_logits",
+    "seq_relationship_logits": "next_sentence_logits",
+    "start_logits": "start_logits",
+    "end_logits": "end_logits",
 }
 
 
@@ -46,18 +56,16 @@ def stored(folder):
 @pytest.mark.parametrize("name", NAMES)
 def test_outputs_equal_transformers(name):
     model, inputs, arrays = read(name)
-    real = inputs["padding_mask"] != 0
-    outputs = model(inputs)
-    if "output_logits" in arrays:
-        np.testing.assert_allclose(outputs[real], arrays["output_logits"][real], atol=ATOL)
-    if "output_pooler_output" in arrays:
-        pooled = outputs["pooled_output"]
-        np.testing.assert_allclose(pooled, arrays["output_pooler_output"], atol=ATOL)
-    if isinstance(outputs, dict):
-        hidden = outputs["sequence_output"]
-        np.testing.assert_allclose(hidden[real], arrays["output_last_hidden"][real], atol=ATOL)
-    hidden = np.asarray(model.final_hidden(inputs))
-    np.testing.assert_allclose(hidden[real], arrays["output_last_hidden"][real], atol=ATOL)
+    mask = inputs["padding_mask"] != 0
+    outputs = named_outputs(model, inputs)
+    theirs = {ours: arrays[f"output_{name}"] for name, ours in OUTPUTS.items() if f"output_{name}" in arrays}
+    assert set(outputs) <= set(theirs)
+    theirs["sequence_output"] = arrays["output_last_hidden"]
+    outputs["sequence_output"] = np.asarray(model.final_hidden(inputs))
+    for ours, expected in theirs.items():
+        real = mask.reshape(-1, mask.shape[-1])  # choices of one example are rows there
+        real = real if expected.shape[:2] == real.shape else ...
+        np.testing.assert_allclose(outputs[ours][real], expected[real], atol=ATOL, err_msg=ours)
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("gpt2_lm")])

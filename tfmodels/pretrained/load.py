@@ -1,13 +1,17 @@
 """`from_pretrained`: a folder of config.json and safetensors, or a hub id, becomes a model."""
 
 import dataclasses
+import logging
 import os
 import re
 
 from tfmodels.pretrained.architecture import by_type
 from tfmodels.pretrained.checkpoint import FLOATS, Checkpoint, read_json
+from tfmodels.pretrained.choose import choose, known_names
 from tfmodels.pretrained.fields import Fields
 from tfmodels.pretrained.tensors import assign
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +24,7 @@ class Source:
         name: str, transformers' class.
         prefix: str, before the backbone's tensors.
         dtypes: dict of tensor name -> stored dtype.
+        unused: dict of tensor name -> array, what transformers stores there and never uses.
     """
 
     folder: str
@@ -27,57 +32,104 @@ class Source:
     name: str
     prefix: str
     dtypes: dict
+    unused: dict
 
 
-def from_pretrained(folder_or_id, task=None, dtype=None):
+def from_pretrained(folder_or_id, task=None, dtype=None, **options):
     """Reads a checkpoint of transformers: config.json and safetensors, without torch or pickle.
 
     Everything is checked before the model is built: the config's fields, then each tensor's name,
-    shape and type.
+    shape and type. A line of `logging` says which weights of the model are fresh, and which of the
+    folder's are left out because they belong to another head.
 
     Args:
         folder_or_id: path of a folder, or a model id of the Hugging Face hub.
-        task: None: the model that the folder's `architectures` names, its head included;
-            "causal_language_modelling": a model of that task.
+        task: None: the model that the folder's `architectures` names, its head included. Otherwise
+            "causal_language_modelling", "masked_language_modelling", "sequence_classification",
+            "regression", "token_classification", "question_answering", "multiple_choice",
+            "next_sentence_prediction", "pre_training" or "sentence_embedding", as far as
+            transformers has it for the architecture: that head with the folder's weights where they
+            are its own, else with fresh ones.
         dtype: Keras dtype policy, such as "mixed_bfloat16"; None: the global one.
+        **options: fields of the head's config, such as `num_labels=3` or `labels=["bad", "good"]`;
+            what is left out is as config.json says.
 
     Returns:
-        A model, such as a `GPT2` or a `Bert`, with the checkpoint's weights.
+        A model, such as a `GPT2`, a `Bert` or a `SequenceClassifier`, with the checkpoint's weights.
 
     Raises:
-        ValueError: the folder, its config or a tensor is not what it must be; the message names it.
+        ValueError: the folder, its config or a tensor is not what it must be, or an option is
+            unknown; the message names it.
 
     Example:
-        >>> model = tfmodels.from_pretrained("checkpoints/distilgpt2")
+        >>> model = tfmodels.from_pretrained(
+        ...     "checkpoints/bert", task="sequence_classification", labels=["bad", "good"]
+        ... )
         >>> model.compile("adamw")
     """
     folder = _find_folder(folder_or_id)
     fields = _read_fields(folder)
     architecture = by_type(fields.get("model_type"))
-    name = _class_name(fields, architecture, task)
-    head = architecture.heads[name]
-    config = dataclasses.replace(architecture.read_config(fields), **head.backbone)
     checkpoint = Checkpoint(folder)
+    choice = choose(fields, architecture, checkpoint, task, options)
+    head = choice.head
     prefix = _stored_prefix(checkpoint, architecture)
-    entries = {}
-    for stored, entry in stored_tensors(architecture, head, config, prefix):
+    config = head.backbone_config(architecture.read_config(fields))
+    if choice.head.task in (None, "sentence_embedding"):
+        config = _without_missing_parts(config, architecture, checkpoint, prefix)
+    heads = {entry.name for entry in head.own_tensors(config, choice.config)}
+    parts = tuple(prefix + start for start in architecture.optional.values())
+    entries, fresh = {}, []
+    for stored, entry in stored_tensors(architecture, head, config, choice.config, prefix):
+        missing_part = stored.startswith(parts) and stored not in checkpoint.shapes
+        if choice.fresh and (stored in heads or missing_part):
+            fresh.append(stored)
+            continue
         # One by one, so that a config of a billion layers ends at the first that is not there.
         _check_tensor(checkpoint, stored, entry)
         entries[stored] = entry
-    _check_extra(checkpoint, entries, architecture, prefix)
-    model = architecture.backbone(config, dtype=dtype)
+    others = known_names(architecture, config)
+    extra = _extra(checkpoint, entries, architecture, prefix)
+    for stored in extra:
+        # Other heads' weights are known, and with task= so is what stands beside the backbone.
+        known = stored in others or stored.startswith(parts)
+        if not known and (task is None or not prefix or stored.startswith(prefix)):
+            raise ValueError(
+                f"The checkpoint must hold no tensor but those of {architecture.model_type} with its "
+                f"head. Received: {stored!r}, which has no place in the model."
+            )
+    extra = [stored for stored in extra if stored not in head.unused]
+    if fresh or extra:
+        left_out = f" Left out: {', '.join(extra)}." if extra else ""
+        _LOG.warning("%s: fresh: %s.%s", folder, ", ".join(fresh) or "none", left_out)
+    backbone = architecture.backbone(config, dtype=dtype)
+    model = backbone if head.model is None else head.model(backbone, choice.config)
     for stored, entry in entries.items():
         assign(model, entry, checkpoint.read(stored))
-    model.pretrained_source = Source(folder, fields, name, prefix, checkpoint.dtypes)
+    unused = {n: checkpoint.read(n) for n in head.unused if n in checkpoint.shapes and n not in entries}
+    source = Source(folder, fields, choice.name, prefix, checkpoint.dtypes, unused)
+    model.pretrained_source = backbone.pretrained_source = source
     return model
 
 
-def stored_tensors(architecture, head, config, prefix):
+def stored_tensors(architecture, head, config, head_config, prefix):
     """Pairs of a name in the file and its `Tensor`: the backbone's and the head's."""
+    where = "" if head.model is None else "backbone."
     for entry in architecture.tensors(config):
-        yield prefix + entry.name, entry
-    for entry in head.tensors(config):
+        variables = tuple(where + address for address in entry.variables)
+        yield prefix + entry.name, dataclasses.replace(entry, variables=variables)
+    for entry in head.own_tensors(config, head_config):
         yield entry.name, entry
+
+
+def _without_missing_parts(config, architecture, checkpoint, prefix):
+    """The backbone's config without the optional parts that this file lacks."""
+    missing = {
+        flag: False
+        for flag, start in architecture.optional.items()
+        if not any(name.startswith(prefix + start) for name in checkpoint.shapes)
+    }
+    return dataclasses.replace(config, **missing)
 
 
 def _find_folder(folder_or_id):
@@ -113,25 +165,6 @@ def _read_fields(folder):
     )
 
 
-def _class_name(fields, architecture, task):
-    """Transformers' class for a task, or the one that config.json names."""
-    if task is not None:
-        tasks = {head.task: name for name, head in reversed(architecture.heads.items()) if head.task}
-        if task not in tasks:
-            raise ValueError(
-                f"task must be one of {', '.join(sorted(tasks))} for {architecture.model_type}. "
-                f"Received: task={task!r}."
-            )
-        return tasks[task]
-    names = fields.get("architectures", [])
-    if not isinstance(names, list) or len(names) != 1 or names[0] not in architecture.heads:
-        raise ValueError(
-            f"config.json: architectures must name one of {', '.join(architecture.heads)}. "
-            f"Received: {names!r}. Pass task= to choose."
-        )
-    return names[0]
-
-
 def _stored_prefix(checkpoint, architecture):
     """The backbone's prefix in this file: checkpoints of the bare backbone have none."""
     headed = any(name.startswith(architecture.prefix) for name in checkpoint.shapes)
@@ -157,12 +190,8 @@ def _check_tensor(checkpoint, name, entry):
         )
 
 
-def _check_extra(checkpoint, entries, architecture, prefix):
-    """The file holds no tensor that the model has no place for."""
+def _extra(checkpoint, entries, architecture, prefix):
+    """Names of the file's tensors that the model does not take, but for buffers and copies."""
     ignored = re.compile("|".join(architecture.ignored) or "(?!)")
-    for name in sorted(checkpoint.shapes.keys() - entries.keys()):
-        if not ignored.fullmatch(name.removeprefix(prefix)):
-            raise ValueError(
-                f"The checkpoint must hold no tensor but those of {architecture.model_type} with its "
-                f"head. Received: {name!r}, which has no place in the model."
-            )
+    names = sorted(checkpoint.shapes.keys() - entries.keys())
+    return [name for name in names if not ignored.fullmatch(name.removeprefix(prefix))]

@@ -99,11 +99,8 @@ class HeadModel(TransformerModel):
         return self.backbone.final_hidden(x, training=training)
 
     def get_config(self):
-        config = super().get_config()
-        # Keras would wrap a tuple; __post_init__ of the config makes it one again.
-        config["config"] = {n: list(v) if isinstance(v, tuple) else v for n, v in config["config"].items()}
         backbone_class = keras.saving.get_registered_name(type(self.backbone))
-        return config | {
+        return super().get_config() | {
             "backbone": {"class_name": backbone_class, "config": self.backbone.get_config()},
         }
 
