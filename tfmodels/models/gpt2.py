@@ -30,6 +30,7 @@ class GPT2Config:
         hidden_dim: int, width of the residual stream.
         intermediate_dim: int, inner width of the feed-forward networks.
         dropout: float, on embeddings and sublayer outputs.
+        embedding_dropout: float, on embeddings if it is another there; None: `dropout`.
         attention_dropout: float, on attention weights.
         norm_epsilon: float, added to the variance in layer normalisation.
         initializer_range: float, standard deviation of the initial weights.
@@ -46,6 +47,7 @@ class GPT2Config:
     hidden_dim: int = 768
     intermediate_dim: int = 3072
     dropout: float = 0.1
+    embedding_dropout: float | None = None
     attention_dropout: float = 0.1
     norm_epsilon: float = 1e-5
     initializer_range: float = 0.02
@@ -124,7 +126,8 @@ class GPT2(TransformerModel):
             dtype=dtype,
             name="position_embedding",
         )
-        self.embedding_dropout = keras.layers.Dropout(config.dropout, dtype=dtype, name="embedding_dropout")
+        rate = config.dropout if config.embedding_dropout is None else config.embedding_dropout
+        self.embedding_dropout = keras.layers.Dropout(rate, dtype=dtype, name="embedding_dropout")
         self.blocks = [
             TransformerBlock(
                 config.num_heads,
