@@ -40,19 +40,23 @@ def pick(tree, rows):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_losses_and_steps(name):
-    """The loss is transformers'; a few steps of fit lower it."""
+def test_losses_equal_transformers(name):
+    model, inputs, arrays = read(name)
+    model.compile("sgd", run_eagerly=True)  # tracing takes longer than this
+    y, weights = targets(arrays)
+    inputs, y, weights = (pick(tree, arrays["loss_rows"]) for tree in (inputs, y, weights))
+    logs = model.evaluate(inputs, y, sample_weight=weights, verbose=0, return_dict=True)
+    np.testing.assert_allclose(logs["loss"], arrays["output_loss"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if name.startswith("bert_")])
+def test_steps(name):
+    """A few steps of fit lower the loss."""
     model, inputs, arrays = read(name)
     y, weights = targets(arrays)
-    model.compile(keras.optimizers.AdamW(3e-3))
-    rows = arrays["loss_rows"]
-    batch = (pick(inputs, rows), pick(y, rows), pick(weights, rows))
-    logs = model.evaluate(*batch[:2], sample_weight=batch[2], verbose=0, return_dict=True)
-    np.testing.assert_allclose(logs["loss"], arrays["output_loss"], rtol=1e-5, atol=1e-5)
-    before = logs["loss"]
-    model.fit(inputs, y, sample_weight=weights, batch_size=3, epochs=6, verbose=0)
-    after = model.evaluate(*batch[:2], sample_weight=batch[2], verbose=0, return_dict=True)["loss"]
-    assert after < before
+    model.compile(keras.optimizers.SGD(0.02), run_eagerly=True)
+    history = model.fit(inputs, y, sample_weight=weights, batch_size=3, epochs=3, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
 
 
 @pytest.fixture

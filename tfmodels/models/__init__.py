@@ -1,6 +1,7 @@
 """Ready-to-fit models."""
 
 from tfmodels.models.bert import Bert, BertConfig, bert
+from tfmodels.models.catalogue import ModelInfo, list_models
 from tfmodels.models.gpt2 import GPT2, GPT2Config, gpt2
 from tfmodels.models.heads import (
     MaskedLanguageModel,
@@ -29,6 +30,7 @@ __all__ = [
     "GPT2Config",
     "MaskedLanguageModel",
     "MaskedLanguageModelConfig",
+    "ModelInfo",
     "MultipleChoiceModel",
     "MultipleChoiceModelConfig",
     "NextSentencePredictor",
@@ -47,5 +49,6 @@ __all__ = [
     "TransformerConfig",
     "bert",
     "gpt2",
+    "list_models",
     "transformer",
 ]
