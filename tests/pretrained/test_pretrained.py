@@ -132,6 +132,9 @@ def test_names_of_early_checkpoints(tmp_path):
     model, inputs, _ = read("bert")
     again = tfmodels.from_pretrained(folder)
     np.testing.assert_array_equal(again(inputs)["pooled_output"], model(inputs)["pooled_output"])
+    tfmodels.save_pretrained(again, tmp_path / "out")
+    early = {"embeddings.position_ids": stored(folder)["embeddings.position_ids"]}
+    assert stored(tmp_path / "out") == stored(FIXTURES / "bert") | early
 
 
 def test_saved_over_a_sharded_folder(tmp_path):

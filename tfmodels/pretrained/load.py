@@ -106,7 +106,12 @@ def from_pretrained(folder_or_id, task=None, dtype=None, **options):
     model = backbone if head.model is None else head.model(backbone, choice.config)
     for stored, entry in entries.items():
         assign(model, entry, checkpoint.read(stored))
-    unused = {n: checkpoint.read(n) for n in head.unused if n in checkpoint.shapes and n not in entries}
+    # Buffers of whole numbers are nobody's weights: they are carried along too.
+    unused = {
+        name: checkpoint.read(name)
+        for name, stored_dtype in checkpoint.dtypes.items()
+        if name not in entries and (name in head.unused or stored_dtype not in FLOATS.values())
+    }
     source = Source(folder, fields, choice.name, prefix, checkpoint.dtypes, unused)
     model.pretrained_source = backbone.pretrained_source = source
     return model

@@ -205,7 +205,8 @@ class PreTrainingModel(MaskedLanguageModel):
 
     Targets:
         Dict of `token_logits`, int, (batch, length), and `next_sentence_logits`, int, (batch,). A
-        `sample_weight` is a dict with one or both of these names. The loss is the sum of both means.
+        `sample_weight` is a dict of the same names; a `tf.data` pipeline may leave one out, or give
+        one weight an example. The loss is the sum of both means.
 
     Example:
         >>> model = PreTrainingModel(bert("tiny"))
