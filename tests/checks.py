@@ -30,13 +30,14 @@ def check_layer(layer, *inputs, **options):
     np.testing.assert_allclose(np.asarray(result, "float32"), outputs, atol=0.1)
 
 
-def check_model(model, inputs, tmp_path):
+def check_model(model, inputs, tmp_path, targets=None):
     """What every model must hold.
 
     Args:
         model: a float32 model, of any weights.
         inputs: dict of its inputs without padding; the last pair is the one that is written.
         tmp_path: a folder for files.
+        targets: what it can learn by heart; None: the next token, of a model that generates.
     """
     randomise(model, seed=7, scale=0.2)
     check_padding(model, inputs)
@@ -45,7 +46,10 @@ def check_model(model, inputs, tmp_path):
     if hasattr(model, "init_cache"):  # it keeps the protocol of generation
         check_causal(model, inputs)
         check_cache(model, inputs)
-        check_overfits(model, inputs)
+        written = np.asarray(inputs[list(model.input_pairs)[-1]])
+        targets = np.roll(written, -1, axis=1) if targets is None else targets
+    if targets is not None:
+        check_overfits(model, inputs, targets)
 
 
 def named_outputs(model, inputs):
@@ -62,14 +66,14 @@ def check_padding(model, inputs):
     masks = {ids_name: mask_name for ids_name, (mask_name, _) in model.input_pairs.items()}
     for left in (False, True):
         padded = {}
-        width = ((0, 0), (2, 0) if left else (0, 2))
         for name, value in inputs.items():
+            width = [(0, 0)] * (np.ndim(value) - 1) + [(2, 0) if left else (0, 2)]
             # What goes with the ids, such as segments, has small vocabularies.
             padded[name] = np.pad(value, width, constant_values=3 if name in masks else 1)
             if name in masks:
                 padded[masks[name]] = np.pad(np.ones_like(value), width)
         for name, output in named_outputs(model, padded).items():
-            if output.ndim == 3:  # an output a token
+            if output.shape != expected[name].shape:  # an output a token
                 output = output[:, 2:] if left else output[:, : np.shape(inputs[written])[1]]
             np.testing.assert_allclose(output, expected[name], atol=1e-5)  # float32, 2 layers
 
@@ -116,7 +120,8 @@ def check_export(model, inputs, tmp_path):
     specs = signature.structured_input_signature[1]
     names = {name for ids, (mask, _) in model.input_pairs.items() for name in (ids, mask)}
     assert set(specs) == names | set(inputs)
-    assert all(spec.shape.as_list() == [None, None] for spec in specs.values())
+    rank = np.ndim(next(iter(inputs.values())))
+    assert all(spec.shape.as_list() == [None] * rank for spec in specs.values())
     assert all(spec.dtype == tf.int32 for spec in specs.values())
     complete = {name: tf.constant(x, tf.int32) for name, x in model.complete_inputs(inputs).items()}
     exported, expected = signature(**complete), named_outputs(model, inputs)
@@ -166,13 +171,13 @@ def check_round_trips(model, inputs, tmp_path):
             np.testing.assert_allclose(loaded[name], output, atol=1e-6, err_msg=path)
 
 
-def check_overfits(model, inputs):
+def check_overfits(model, inputs, targets):
     """One batch is learnt by heart: the gradients reach all that they must."""
-    written = list(model.input_pairs)[-1]
-    ids = np.asarray(inputs[written])
-    targets = np.roll(ids, -1, axis=1)
     copy = type(model).from_config(model.get_config())
     copy.compile(keras.optimizers.AdamW(1e-2))
-    history = copy.fit(inputs, targets, batch_size=len(ids), epochs=300, verbose=0).history
-    assert history["accuracy"][-1] == 1.0
-    assert history["perplexity"][-1] < 2
+    batch = len(next(iter(inputs.values())))
+    history = copy.fit(inputs, targets, batch_size=batch, epochs=300, verbose=0).history
+    assert history["loss"][-1] < 0.1 * history["loss"][0]
+    for name, values in history.items():
+        if "accuracy" in name or "match" in name:
+            assert values[-1] == 1.0, name

@@ -148,7 +148,7 @@ def test_bad_arguments(capsys, arguments, message):
     assert message in fails(capsys, *arguments)
 
 
-@pytest.mark.parametrize("command", ["", "demo", "train", "generate", "export"])
+@pytest.mark.parametrize("command", ["", "demo", "train", "generate", "export", "models"])
 def test_help_names_every_option(capsys, command):
     import dataclasses
 
@@ -169,8 +169,17 @@ def test_help_names_every_option(capsys, command):
             "train": {"config", "print_config"} | {f.name for f in dataclasses.fields(TrainConfig)},
             "generate": generation,
             "export": generation,
+            "models": set(),
         }[command]
     )
+
+
+def test_models_prints_all(capsys):
+    assert main(["models"]) == 0
+    printed = capsys.readouterr().out
+    for info in tfmodels.models.list_models():
+        assert re.search(rf"^{info.architecture} +{info.size} +{info.parameters:,}$", printed, re.MULTILINE)
+        assert f"{info.architecture}: {', '.join(info.tasks)}" in printed
 
 
 def test_dictionary_baseline():

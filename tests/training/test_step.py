@@ -25,6 +25,7 @@ def rows():
     return {
         "hidden": rng.normal(size=(23, 5)).astype("float32"),
         "kernel": rng.normal(size=(7, 5)).astype("float32"),
+        "bias": rng.normal(size=7).astype("float32"),
         "labels": rng.integers(0, 7, 23),
         "weights": rng.choice([0.0, 0.5, 1.0], 23).astype("float32"),
     }
@@ -32,30 +33,32 @@ def rows():
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("block_rows", [4, 1024])
-def test_vocabulary_loss(rows, label_smoothing, block_rows, monkeypatch):
+@pytest.mark.parametrize("biased", [False, True])
+def test_vocabulary_loss(rows, label_smoothing, block_rows, biased, monkeypatch):
     monkeypatch.setattr(losses, "_BLOCK_ROWS", block_rows)
-    hidden, kernel = tf.Variable(rows["hidden"]), tf.Variable(rows["kernel"])
+    names = ("hidden", "kernel", "bias") if biased else ("hidden", "kernel")
+    variables = {name: tf.Variable(rows[name]) for name in names}
     labels, weights = rows["labels"], rows["weights"]
+    options = {"label_smoothing": label_smoothing}
     with tf.GradientTape() as tape:
-        sums = losses.vocabulary_loss(
-            tf.convert_to_tensor(hidden),
-            tf.convert_to_tensor(kernel),
-            labels,
-            weights,
-            label_smoothing,
-        )
+        tensors = {name: tf.convert_to_tensor(variable) for name, variable in variables.items()}
+        sums = losses.vocabulary_loss(**tensors, labels=labels, weights=weights, **options)
         loss = sums[0] * 3.0  # a factor from outside must reach the gradients
-    gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, [hidden, kernel])]
+    gradients = {n: tf.convert_to_tensor(g) for n, g in tape.gradient(loss, variables).items()}
     logits = rows["hidden"].astype("float64") @ rows["kernel"].astype("float64").T
+    logits = logits + rows["bias"] if biased else logits
     expected = reference.cross_entropy(logits, labels, weights, label_smoothing)
     np.testing.assert_allclose(sums, expected, rtol=1e-5)  # sums of 23 rows in float32
-    evaluated = losses.vocabulary_loss(hidden, kernel, labels, weights, label_smoothing, differentiable=False)
+    evaluated = losses.vocabulary_loss(
+        **tensors, labels=labels, weights=weights, **options, differentiable=False
+    )
     np.testing.assert_allclose(evaluated, expected, rtol=1e-5)
     # Gradients: softmax - target, by hand.
     target = np.eye(7)[labels] * (1 - label_smoothing) + label_smoothing / 7
     error = (reference.softmax(logits) - target) * weights[:, None] * 3.0
-    np.testing.assert_allclose(gradients[0], error @ rows["kernel"], atol=1e-5)
-    np.testing.assert_allclose(gradients[1], error.T @ rows["hidden"], atol=1e-5)
+    by_hand = {"hidden": error @ rows["kernel"], "kernel": error.T @ rows["hidden"], "bias": error.sum(0)}
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(gradient, by_hand[name], atol=1e-5, err_msg=name)
 
 
 def test_vocabulary_loss_of_large_logits_and_no_targets(rows):

@@ -185,7 +185,35 @@ class _Export:
         print(export(model, tokenizer, options.path, config))
 
 
-_COMMANDS = {"demo": _Demo, "train": _Train, "generate": _Generate, "export": _Export}
+class _Models:
+    """list the models: architectures, sizes, parameters and tasks"""
+
+    @staticmethod
+    def add_options(parser):
+        pass
+
+    @staticmethod
+    def run(options):
+        from tfmodels.models import list_models
+
+        found = list_models()
+        rows = [("MODEL", "SIZE", "PARAMETERS")]
+        rows += [(info.architecture, info.size, f"{info.parameters:,}") for info in found]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for model, size, parameters in rows:
+            print(f"{model:{widths[0]}}  {size:{widths[1]}}  {parameters:>{widths[2]}}")
+        print()
+        for model, tasks in {info.architecture: info.tasks for info in found}.items():
+            print(f"{model}: {', '.join(tasks)}")
+
+
+_COMMANDS = {
+    "demo": _Demo,
+    "train": _Train,
+    "generate": _Generate,
+    "export": _Export,
+    "models": _Models,
+}
 
 
 def _generation_config(options):

@@ -3,19 +3,25 @@
 from tfmodels.layers.adaptive import AdaptiveEmbedding
 from tfmodels.layers.attention import MultiHeadCrossAttention, MultiHeadSelfAttention
 from tfmodels.layers.block import TransformerBlock
+from tfmodels.layers.choices import FoldChoices, UnfoldChoices
 from tfmodels.layers.embedding import PositionalEmbedding
 from tfmodels.layers.feed_forward import FeedForward
-from tfmodels.layers.pooling import FirstToken
+from tfmodels.layers.pooling import FirstToken, LastToken, MeanToken
 from tfmodels.layers.relative import RelativePositionBias
 from tfmodels.layers.relative_attention import RelativeBiases, RelativePositions, RelativeSelfAttention
 from tfmodels.layers.relative_block import RelativeBlock
 from tfmodels.layers.rms_block import RMSNormBlock
 from tfmodels.layers.rotary import RotaryEmbedding
+from tfmodels.layers.vocabulary import Bias, VocabularyTransform
 
 __all__ = [
     "AdaptiveEmbedding",
+    "Bias",
     "FeedForward",
     "FirstToken",
+    "FoldChoices",
+    "LastToken",
+    "MeanToken",
     "MultiHeadCrossAttention",
     "MultiHeadSelfAttention",
     "PositionalEmbedding",
@@ -27,4 +33,6 @@ __all__ = [
     "RelativeSelfAttention",
     "RotaryEmbedding",
     "TransformerBlock",
+    "UnfoldChoices",
+    "VocabularyTransform",
 ]

@@ -10,7 +10,7 @@ def gelu_tanh(x):
 
 
 # Names that Keras does not know: its "gelu" is the exact form.
-_ACTIVATIONS = {"gelu_tanh": gelu_tanh}
+ACTIVATIONS = {"gelu_tanh": gelu_tanh}
 
 
 @keras.saving.register_keras_serializable("tfmodels")
@@ -66,7 +66,7 @@ class FeedForward(keras.layers.Layer):
             layer = keras.layers.Dense(
                 units,
                 use_bias=self.use_bias,
-                activation=_ACTIVATIONS.get(activation, activation),
+                activation=ACTIVATIONS.get(activation, activation),
                 kernel_initializer=initializer.clone(),
                 dtype=self.dtype_policy,
                 name=name,

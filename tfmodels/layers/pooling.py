@@ -27,3 +27,56 @@ class FirstToken(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], input_shape[-1])
+
+
+@keras.saving.register_keras_serializable("tfmodels")
+class LastToken(keras.layers.Layer):
+    """The last real token of each row: the one that has read all others in a decoder.
+
+    Call arguments:
+        inputs: float tensor, (batch, length, hidden_dim).
+        padding_mask: int tensor, (batch, length), 0 = padding.
+
+    Returns:
+        Float tensor, (batch, hidden_dim).
+
+    Example:
+        >>> LastToken()(keras.ops.ones((1, 3, 2)), padding_mask=[[1, 1, 0]]).shape
+        TensorShape([1, 2])
+    """
+
+    def call(self, inputs, padding_mask):
+        real = ops.cast(ops.convert_to_tensor(padding_mask) != 0, "int32")
+        index = ops.arange(ops.shape(real)[1], dtype="int32")
+        last = ops.max(real * index, axis=1)[:, None, None]  # (b, 1, 1)
+        return ops.take_along_axis(inputs, last, axis=1)[:, 0]  # (b, d)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[-1])
+
+
+@keras.saving.register_keras_serializable("tfmodels")
+class MeanToken(keras.layers.Layer):
+    """The mean of the real tokens of each row (Reimers & Gurevych 2019, section 3).
+
+    Call arguments:
+        inputs: float tensor, (batch, length, hidden_dim).
+        padding_mask: int tensor, (batch, length), 0 = padding.
+
+    Returns:
+        Float tensor, (batch, hidden_dim).
+
+    Example:
+        >>> MeanToken()(keras.ops.ones((1, 3, 2)), padding_mask=[[1, 1, 0]]).shape
+        TensorShape([1, 2])
+    """
+
+    def call(self, inputs, padding_mask):
+        # Sums in float32: bfloat16 drifts over hundreds of tokens.
+        real = ops.cast(ops.convert_to_tensor(padding_mask) != 0, "float32")[:, :, None]  # (b, l, 1)
+        total = ops.sum(ops.cast(inputs, "float32") * real, axis=1)  # (b, d)
+        count = ops.maximum(ops.sum(real, axis=1), 1.0)  # (b, 1); a row of padding alone is 0
+        return ops.cast(total / count, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[-1])

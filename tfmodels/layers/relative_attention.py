@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfmodels.layers.attention import _MASKED_SCORE, _MultiHeadAttention, _write
+from tfmodels.layers.attention import _MASKED_SCORE, _MultiHeadAttention
+from tfmodels.layers.cache import write
 from tfmodels.layers.masks import attention_mask, positions_in_sequence
 
 
@@ -262,7 +263,7 @@ class RelativeSelfAttention(_MultiHeadAttention):
     ):
         keys = self._project_keys(inputs if context is None else context)
         if cache is not None:
-            keys = {name: _write(cache[name], keys[name], positions) for name in cache}
+            keys = {name: write(cache[name], keys[name], positions) for name in cache}
         # The scale is that of all four terms; on the query, the smaller factor of the product.
         scale = self._size**-0.5
         query = self._split_heads(self.query_dense, inputs, self.num_heads)  # (b, n, q, h)
@@ -300,7 +301,7 @@ class RelativeSelfAttention(_MultiHeadAttention):
 
 
 # Arguments of the attention that Transformer-XL has fixed.
-_FIXED = ("scale", "use_bias", "output_initializer")
+_FIXED = ("scale", "use_bias", "output_bias", "query_initializer", "output_initializer")
 
 
 def _masked(scores, mask):

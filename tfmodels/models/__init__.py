@@ -2,7 +2,26 @@
 
 from tfmodels.models.bart import Bart, BartConfig, bart
 from tfmodels.models.bert import Bert, BertConfig, bert
+from tfmodels.models.catalogue import ModelInfo, list_models
 from tfmodels.models.gpt2 import GPT2, GPT2Config, gpt2
+from tfmodels.models.heads import (
+    MaskedLanguageModel,
+    MaskedLanguageModelConfig,
+    MultipleChoiceModel,
+    MultipleChoiceModelConfig,
+    NextSentencePredictor,
+    NextSentencePredictorConfig,
+    PreTrainingModel,
+    PreTrainingModelConfig,
+    QuestionAnsweringModel,
+    QuestionAnsweringModelConfig,
+    SentenceEmbedder,
+    SentenceEmbedderConfig,
+    SequenceClassifier,
+    SequenceClassifierConfig,
+    TokenClassifier,
+    TokenClassifierConfig,
+)
 from tfmodels.models.llama import Llama, LlamaConfig, llama
 from tfmodels.models.t5 import T5, T5Config, T5Encoder, t5
 from tfmodels.models.transformer import Transformer, TransformerConfig, transformer
@@ -20,6 +39,23 @@ __all__ = [
     "T5",
     "T5Config",
     "T5Encoder",
+    "MaskedLanguageModel",
+    "MaskedLanguageModelConfig",
+    "ModelInfo",
+    "MultipleChoiceModel",
+    "MultipleChoiceModelConfig",
+    "NextSentencePredictor",
+    "NextSentencePredictorConfig",
+    "PreTrainingModel",
+    "PreTrainingModelConfig",
+    "QuestionAnsweringModel",
+    "QuestionAnsweringModelConfig",
+    "SentenceEmbedder",
+    "SentenceEmbedderConfig",
+    "SequenceClassifier",
+    "SequenceClassifierConfig",
+    "TokenClassifier",
+    "TokenClassifierConfig",
     "Transformer",
     "TransformerConfig",
     "TransformerXL",
@@ -29,6 +65,7 @@ __all__ = [
     "gpt2",
     "llama",
     "t5",
+    "list_models",
     "transformer",
     "transformer_xl",
 ]

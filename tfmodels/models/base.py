@@ -43,8 +43,8 @@ def make_config(config_class, sizes, size, overrides):
     return config_class(**{**sizes[size], **overrides})
 
 
-def check_config(config):
-    """Checks the fields that configs share; each error names the field and its value.
+def check_fields(config):
+    """Checks the whole numbers and rates of a config; each error names the field and its value.
 
     Whole numbers are at least 1 and other numbers at least 0 and below 1, unless the field's metadata
     has another `minimum`; then there is no upper bound.
@@ -60,6 +60,11 @@ def check_config(config):
             raise ValueError(f"{name} must be at least 0 and below 1. Received: {value!r}.")
         if field.type in ("float", float) and minimum is not None and not value >= minimum:
             raise ValueError(f"{name} must be at least {minimum}. Received: {value!r}.")
+
+
+def check_config(config):
+    """Checks the fields that the models' configs share."""
+    check_fields(config)
     # A config with a size of heads of its own needs no quotient.
     if getattr(config, "head_dim", None) is None and config.hidden_dim % config.num_heads:
         raise ValueError(

@@ -38,7 +38,6 @@ class BertConfig:
         attention_dropout: float, on attention weights.
         norm_epsilon: float, added to the variance in layer normalisation.
         initializer_range: float, standard deviation of the initial weights.
-        label_smoothing: float, of the built-in loss of masked language modelling.
     """
 
     vocabulary_size: int = 30522
@@ -55,7 +54,6 @@ class BertConfig:
     attention_dropout: float = 0.1
     norm_epsilon: float = 1e-12
     initializer_range: float = 0.02
-    label_smoothing: float = 0.0
 
     def __post_init__(self):
         check_config(self)
@@ -187,10 +185,13 @@ class Bert(TransformerModel):
     def _outputs(self, inputs):
         hidden = self.forward(inputs)
         outputs = {"sequence_output": hidden}
-        if self.pooler_dense:
-            first = self.first_token(hidden, padding_mask=inputs["padding_mask"])  # (b, d)
-            outputs["pooled_output"] = self.pooler_dense(first)
+        if self.config.pooler:
+            outputs["pooled_output"] = self.pool(hidden, inputs["padding_mask"])
         return outputs
+
+    def pool(self, hidden, padding_mask):
+        """The pooler: of hidden states (b, l, d) one vector a row, (b, d)."""
+        return self.pooler_dense(self.first_token(hidden, padding_mask=padding_mask))
 
     def forward(self, inputs, training=None):
         """The one forward pass: the last block's output, (b, l, d)."""
@@ -220,7 +221,7 @@ class Bert(TransformerModel):
     def task_loss(self, x, y, sample_weight, training):
         raise ValueError(
             "A bare encoder has no task to train on. Received: compile without loss=. Put a head "
-            "on, such as MaskedLanguageModel(model), or pass loss=."
+            "on, such as tfmodels.models.MaskedLanguageModel(model), or pass loss=."
         )
 
 

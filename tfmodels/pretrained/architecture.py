@@ -30,20 +30,61 @@ class Head:
     Attributes:
         task: str, or None for a bare encoder or decoder.
         model: class of the head over a backbone; None: the backbone itself is the model.
-        fixed: dict of the head config's fields that this class always has.
-        tensors: function of the model's config to the head's `Tensor`s.
+        fixed: dict of the head config's fields that this class always has; a function is called with
+            the backbone's config.
+        tensors: function to the head's `Tensor`s: of the model's config where the backbone is the
+            model, else of the backbone's config and the head's.
         backbone: dict of the backbone config's fields that this class always has.
         backbone_class: class of the backbone where it is not the architecture's own.
         backbone_tensors: function of the backbone's config to its `Tensor`s, likewise.
+        without: names of the backbone config's parts that this class leaves out, such as a pooler.
+        read: function of `Fields` to a dict of the head config's other fields.
+        write: function of the head's config to a dict for config.json.
+        includes: other tasks whose heads this one is made of.
+        unused: names of tensors that transformers stores and never uses; they are carried along.
     """
 
     task: str | None
     model: Any = None
     fixed: dict = dataclasses.field(default_factory=dict)
-    tensors: Callable = lambda config: ()
+    tensors: Callable = lambda *configs: ()
     backbone: dict = dataclasses.field(default_factory=dict)
     backbone_class: type | None = None
     backbone_tensors: Callable | None = None
+    without: tuple = ()
+    read: Callable = lambda fields: {}
+    write: Callable = lambda config: {}
+    includes: tuple = ()
+    unused: tuple = ()
+
+    def backbone_config(self, config):
+        """The backbone's config as this class has it."""
+        return dataclasses.replace(config, **self.backbone, **dict.fromkeys(self.without, False))
+
+    def fixed_fields(self, backbone_config):
+        """`fixed` for a backbone."""
+        return {n: v(backbone_config) if callable(v) else v for n, v in self.fixed.items()}
+
+    def config(self, backbone_config, **fields):
+        """The head's config; None where the backbone is the model."""
+        if self.model is None:
+            return None
+        return self.model.config_class(**fields, **self.fixed_fields(backbone_config))
+
+    def own_tensors(self, backbone_config, config):
+        """The head's `Tensor`s."""
+        return list(
+            self.tensors(backbone_config) if self.model is None else self.tensors(backbone_config, config)
+        )
+
+    def holds(self, model, backbone):
+        """Whether a model is this class."""
+        if type(model) is not (self.model or type(backbone)):
+            return False
+        has = {} if self.model is None else self.fixed_fields(backbone.config)
+        return all(getattr(model.config, name) == value for name, value in has.items()) and all(
+            getattr(backbone.config, name) == value for name, value in self.backbone.items()
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +106,8 @@ class Architecture:
         holds: function of a config, whether this architecture can express it.
         complete: function of a config and a `Checkpoint` to the config, where the tensors tell what
             config.json does not.
+        optional: dict of a flag of the backbone's config -> what the names of that part's tensors
+            begin with: parts that a checkpoint may lack, such as a pooler.
     """
 
     model_type: str
@@ -78,6 +121,12 @@ class Architecture:
     carried: tuple = ()
     holds: Callable = lambda config: True
     complete: Callable = lambda config, checkpoint: config
+    optional: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def bare(self):
+        """Transformers' class without a head."""
+        return next(name for name, head in self.heads.items() if head.task is None)
 
 
 def by_type(model_type):
@@ -91,26 +140,33 @@ def by_type(model_type):
 
 
 def by_model(model):
-    """The architecture and transformers' class name of a model; ValueError where there is none."""
+    """The architecture, transformers' class name and the `Head` of a model; ValueError for no such."""
     backbone = getattr(model, "backbone", model)
-    source = getattr(model, "pretrained_source", None)
+    source = getattr(backbone, "pretrained_source", None)
     own = source and source.fields.get("model_type")
+    wanted = []
     for model_type in sorted(_MODULES, key=lambda name: name != own):  # two may hold the same config
         architecture = by_type(model_type)
-        for name, head in architecture.heads.items():
-            own = type(backbone) is (head.backbone_class or architecture.backbone)
-            if own and architecture.holds(backbone.config) and _holds(head, model, backbone):
-                return architecture, name
+        # What a folder's config.json said, its architecture can say again.
+        if model_type != own and not architecture.holds(backbone.config):
+            continue
+        for name, head in all_heads(architecture):
+            if type(backbone) is not (head.backbone_class or architecture.backbone):
+                continue
+            if head.holds(model, backbone):
+                return architecture, name, head
+            if head.model is not None and type(model) is head.model:
+                wanted.append(f"{name} always has {head.fixed_fields(backbone.config)}.")
     raise ValueError(
         "The model must be one that transformers has too. "
-        f"Received: {type(model).__name__} with {model.config}. Save it with model.save instead."
+        f"Received: {type(model).__name__} with {model.config} over {type(backbone).__name__}. "
+        f"{' '.join([*wanted, 'Save it with model.save instead.'])}"
     )
 
 
-def _holds(head, model, backbone):
-    if type(model) is not (head.model or type(backbone)):
-        return False
-    fixed = head.fixed.items() if head.model else ()
-    return all(getattr(model.config, name) == value for name, value in fixed) and all(
-        getattr(backbone.config, name) == value for name, value in head.backbone.items()
-    )
+def all_heads(architecture):
+    """Pairs of a class name and its `Head`: the architecture's own, and those that any has."""
+    from tfmodels.pretrained.heads import SENTENCE_EMBEDDING
+
+    yield from architecture.heads.items()
+    yield architecture.bare, SENTENCE_EMBEDDING

@@ -1,6 +1,7 @@
 """BERT's and RoBERTa's config.json and weight maps; they share their tensors' names."""
 
 from tfmodels.models.bert import Bert, BertConfig
+from tfmodels.pretrained import heads
 from tfmodels.pretrained.architecture import Architecture, Head
 from tfmodels.pretrained.fields import activation_name
 from tfmodels.pretrained.tensors import linear, norm, tensor
@@ -97,6 +98,62 @@ def tensors(config):
 
 # Positions that early versions stored, though they are only 0, 1, 2, ...
 _BUFFERS = (r"embeddings\.position_ids", r"embeddings\.token_type_ids")
+_DROPOUT = ("classifier_dropout", "hidden_dropout_prob", 0.1)
+_WITHOUT_POOLER = dict(without=("pooler",))
+
+_BERT_WORDS = {
+    "dense": "cls.predictions.transform.dense",
+    "norm": "cls.predictions.transform.LayerNorm",
+    "decoder": "cls.predictions.decoder",
+    "bias": "cls.predictions.bias",
+}
+_BERT_HEADS = {
+    "BertModel": Head(None),
+    "BertForPreTraining": heads.pre_training(
+        _BERT_WORDS, "cls.seq_relationship", unused=(_BERT_WORDS["bias"],)
+    ),
+    "BertForMaskedLM": heads.masked_language_modelling(
+        _BERT_WORDS, unused=(_BERT_WORDS["bias"],), **_WITHOUT_POOLER
+    ),
+    "BertForNextSentencePrediction": heads.next_sentence_prediction("cls.seq_relationship"),
+    "BertForSequenceClassification": heads.sequence_classification(
+        "classifier", pooling="pooler", dropout=_DROPOUT
+    ),
+    "BertForMultipleChoice": heads.multiple_choice("classifier", pooling="pooler", dropout=_DROPOUT),
+    "BertForTokenClassification": heads.token_classification(
+        "classifier", dropout=_DROPOUT, **_WITHOUT_POOLER
+    ),
+    "BertForQuestionAnswering": heads.question_answering("qa_outputs", **_WITHOUT_POOLER),
+}
+
+_ROBERTA_WORDS = {
+    "dense": "lm_head.dense",
+    "norm": "lm_head.layer_norm",
+    "decoder": "lm_head.decoder",
+    "bias": "lm_head.bias",
+}
+_ROBERTA_HEADS = {
+    "RobertaModel": Head(None),
+    "RobertaForMaskedLM": heads.masked_language_modelling(
+        _ROBERTA_WORDS, activation="gelu", unused=(_ROBERTA_WORDS["bias"],), **_WITHOUT_POOLER
+    ),
+    "RobertaForSequenceClassification": heads.sequence_classification(
+        "classifier.out_proj",
+        "classifier.dense",
+        pooling="first",
+        hidden_activation="tanh",
+        dropout=_DROPOUT,
+        input_dropout=True,
+        **_WITHOUT_POOLER,
+    ),
+    "RobertaForMultipleChoice": heads.multiple_choice(
+        "classifier", pooling="pooler", dropout=("hidden_dropout_prob", 0.1)
+    ),
+    "RobertaForTokenClassification": heads.token_classification(
+        "classifier", dropout=_DROPOUT, **_WITHOUT_POOLER
+    ),
+    "RobertaForQuestionAnswering": heads.question_answering("qa_outputs", **_WITHOUT_POOLER),
+}
 
 ARCHITECTURES = {
     "bert": Architecture(
@@ -106,9 +163,11 @@ ARCHITECTURES = {
         read_config=read_bert,
         write_config=write_bert,
         tensors=tensors,
-        heads={"BertModel": Head(None, backbone={"pooler": True})},
-        ignored=_BUFFERS,
+        heads=_BERT_HEADS,
+        # With tied embeddings the decoder is a copy.
+        ignored=(*_BUFFERS, r"cls\.predictions\.decoder\.(weight|bias)"),
         holds=lambda config: config.segment_vocabulary_size is not None and config.position_offset == "none",
+        optional={"pooler": "pooler."},
     ),
     "roberta": Architecture(
         model_type="roberta",
@@ -117,10 +176,11 @@ ARCHITECTURES = {
         read_config=read_roberta,
         write_config=write_roberta,
         tensors=tensors,
-        heads={"RobertaModel": Head(None, backbone={"pooler": True})},
-        ignored=_BUFFERS,
+        heads=_ROBERTA_HEADS,
+        ignored=(*_BUFFERS, r"lm_head\.decoder\.(weight|bias)"),
         holds=lambda config: (
             config.segment_vocabulary_size is not None and config.position_offset == "roberta"
         ),
+        optional={"pooler": "pooler."},
     ),
 }

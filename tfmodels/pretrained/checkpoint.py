@@ -126,8 +126,8 @@ def numpy_dtype(name):
     return np.dtype(getattr(ml_dtypes, name, name))
 
 
-def read_json(path):
-    """The object in a JSON file; ValueError for anything else."""
+def read_json(path, kind=dict):
+    """The object (or, with `kind`, the list) in a JSON file; ValueError for anything else."""
     try:
         with open(path, encoding="utf-8") as file:
             value = json.load(file)
@@ -135,6 +135,7 @@ def read_json(path):
         raise ValueError(f"There must be a file {path}. Received: none.") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} must be JSON. Received: {error}.") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} must hold a JSON object. Received: {type(value).__name__}.")
+    if not isinstance(value, kind):
+        name = "object" if kind is dict else "list"
+        raise ValueError(f"{path} must hold a JSON {name}. Received: {type(value).__name__}.")
     return value

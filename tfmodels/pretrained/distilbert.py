@@ -1,6 +1,7 @@
 """DistilBERT's config.json and weight map."""
 
 from tfmodels.models.bert import Bert, BertConfig
+from tfmodels.pretrained import heads
 from tfmodels.pretrained.architecture import Architecture, Head
 from tfmodels.pretrained.fields import activation_name
 from tfmodels.pretrained.tensors import linear, norm, tensor
@@ -63,6 +64,28 @@ def tensors(config):
         yield from norm(f"{theirs}.output_layer_norm", f"{ours}.feed_forward_norm", d)
 
 
+_POOLED = dict(
+    hidden="pre_classifier",
+    pooling="first",
+    hidden_activation="relu",
+    dropout=("seq_classif_dropout", 0.2),
+)
+_HEADS = {
+    "DistilBertModel": Head(None),
+    "DistilBertForMaskedLM": heads.masked_language_modelling(
+        {
+            "dense": "vocab_transform",
+            "norm": "vocab_layer_norm",
+            "decoder": "vocab_projector",
+            "bias": "vocab_projector.bias",
+        }
+    ),
+    "DistilBertForSequenceClassification": heads.sequence_classification("classifier", **_POOLED),
+    "DistilBertForMultipleChoice": heads.multiple_choice("classifier", **_POOLED),
+    "DistilBertForTokenClassification": heads.token_classification("classifier", dropout=("dropout", 0.1)),
+    "DistilBertForQuestionAnswering": heads.question_answering("qa_outputs", dropout=("qa_dropout", 0.1)),
+}
+
 ARCHITECTURES = {
     "distilbert": Architecture(
         model_type="distilbert",
@@ -71,8 +94,9 @@ ARCHITECTURES = {
         read_config=read_config,
         write_config=write_config,
         tensors=tensors,
-        heads={"DistilBertModel": Head(None)},
-        ignored=(r"embeddings\.position_ids",),
+        heads=_HEADS,
+        # With tied embeddings the projector's matrix is a copy.
+        ignored=(r"embeddings\.position_ids", r"vocab_projector\.weight"),
         holds=lambda config: (
             config.segment_vocabulary_size is None
             and not config.pooler

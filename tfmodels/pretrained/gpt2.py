@@ -1,6 +1,7 @@
 """GPT-2's config.json and weight map. Its kernels are stored (in, out), as Keras has them."""
 
 from tfmodels.models.gpt2 import GPT2, GPT2Config
+from tfmodels.pretrained import heads
 from tfmodels.pretrained.architecture import Architecture, Head
 from tfmodels.pretrained.tensors import Tensor, norm, tensor
 
@@ -78,6 +79,21 @@ def _language_head(config):
         yield Tensor("lm_head.weight", shape, ("token_embedding.reverse_embeddings",), True)
 
 
+# Without its language head the decoder has only the words in.
+_BARE = {"tie_embeddings": True}
+_HEADS = {
+    "GPT2LMHeadModel": Head("causal_language_modelling", tensors=_language_head),
+    # The bare decoder becomes a language model too: its words out are its words in.
+    "GPT2Model": Head(None, backbone=_BARE),
+    "GPT2ForSequenceClassification": heads.sequence_classification(
+        "score", pooling="last", use_bias=False, backbone=_BARE
+    ),
+    "GPT2ForTokenClassification": heads.token_classification(
+        "classifier", dropout=("classifier_dropout", "hidden_dropout", 0.1), backbone=_BARE
+    ),
+    "GPT2ForQuestionAnswering": heads.question_answering("qa_outputs", backbone=_BARE),
+}
+
 ARCHITECTURES = {
     "gpt2": Architecture(
         model_type="gpt2",
@@ -86,11 +102,7 @@ ARCHITECTURES = {
         read_config=read_config,
         write_config=write_config,
         tensors=tensors,
-        heads={
-            "GPT2LMHeadModel": Head("causal_language_modelling", tensors=_language_head),
-            # The bare decoder becomes a language model too: its words out are its words in.
-            "GPT2Model": Head(None, backbone={"tie_embeddings": True}),
-        },
+        heads=_HEADS,
         # Masks that early versions stored, and the tied matrix that some store twice.
         ignored=(r"h\.\d+\.attn\.(bias|masked_bias)", r"lm_head\.weight"),
     )

@@ -1,14 +1,18 @@
 """`from_pretrained`: a folder of config.json and safetensors, or a hub id, becomes a model."""
 
 import dataclasses
+import logging
 import os
 import re
 
 from tfmodels.pretrained.architecture import by_type
 from tfmodels.pretrained.checkpoint import FLOATS, Checkpoint, read_json
+from tfmodels.pretrained.choose import choose, known_names
 from tfmodels.pretrained.fields import Fields
 from tfmodels.pretrained.tensors import assign, variables_of
 from tfmodels.pretrained.unfilled import unfilled_variables
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +25,7 @@ class Source:
         name: str, transformers' class.
         prefix: str, before the backbone's tensors.
         dtypes: dict of tensor name -> stored dtype.
+        carried: dict of tensor name -> array, what nothing reads and is written back as it was.
     """
 
     folder: str
@@ -28,63 +33,78 @@ class Source:
     name: str
     prefix: str
     dtypes: dict
+    carried: dict
 
 
-def from_pretrained(folder_or_id, task=None, dtype=None):
+def from_pretrained(folder_or_id, task=None, dtype=None, **options):
     """Reads a checkpoint of transformers: config.json and safetensors, without torch or pickle.
 
     Everything is checked before the model is built: the config's fields, then each tensor's name,
-    shape and type.
+    shape and type. A line of `logging` says which weights of the model are fresh, and which of the
+    folder's are left out because they belong to another head.
 
     Args:
         folder_or_id: path of a folder, or a model id of the Hugging Face hub.
-        task: None: the model that the folder's `architectures` names, its head included;
-            "causal_language_modelling": a model of that task.
+        task: None: the model that the folder's `architectures` names, its head included. Otherwise
+            "causal_language_modelling", "masked_language_modelling", "sequence_classification",
+            "regression", "token_classification", "question_answering", "multiple_choice",
+            "next_sentence_prediction", "pre_training" or "sentence_embedding", as far as
+            transformers has it for the architecture: that head with the folder's weights where they
+            are its own, else with fresh ones.
         dtype: Keras dtype policy, such as "mixed_bfloat16"; None: the global one.
+        **options: fields of the head's config, such as `num_labels=3` or `labels=["bad", "good"]`;
+            what is left out is as config.json says.
 
     Returns:
-        A model, such as a `GPT2` or a `Bert`, with the checkpoint's weights.
+        A model, such as a `GPT2`, a `Bert` or a `SequenceClassifier`, with the checkpoint's weights.
 
     Raises:
-        ValueError: the folder, its config or a tensor is not what it must be; the message names it.
+        ValueError: the folder, its config or a tensor is not what it must be, or an option is
+            unknown; the message names it.
 
     Example:
-        >>> model = tfmodels.from_pretrained("checkpoints/distilgpt2")
+        >>> model = tfmodels.from_pretrained(
+        ...     "checkpoints/bert", task="sequence_classification", labels=["bad", "good"]
+        ... )
         >>> model.compile("adamw")
     """
     folder = _find_folder(folder_or_id)
     fields = _read_fields(folder)
     architecture = by_type(fields.get("model_type"))
-    name = _class_name(fields, architecture, task)
-    head = architecture.heads[name]
-    config = architecture.read_config(fields)
     checkpoint = Checkpoint(folder)
-    config = dataclasses.replace(architecture.complete(config, checkpoint), **head.backbone)
+    choice = choose(fields, architecture, checkpoint, task, options)
+    head = choice.head
     prefix = _stored_prefix(checkpoint, architecture)
-    entries, first = {}, {}
-    for stored, entry in stored_tensors(architecture, head, config, prefix, checkpoint.shapes):
-        # One by one, so that a config of a billion layers ends at the first that is not there.
-        _check_tensor(checkpoint, stored, entry)
-        entries[stored] = entry
-        _check_copy(checkpoint, stored, first.setdefault(entry.name, stored))
-    _check_extra(checkpoint, entries, architecture, prefix)
+    config = head.backbone_config(architecture.complete(architecture.read_config(fields), checkpoint))
+    if head.task in (None, "sentence_embedding"):
+        config = _without_missing_parts(config, architecture, checkpoint, prefix)
+    entries, first = _matched(checkpoint, architecture, choice, config, prefix)
+    carried = _extra(checkpoint, entries, architecture, choice, config, prefix, task)
     with unfilled_variables() as fill_others:
-        model = (head.backbone_class or architecture.backbone)(config, dtype=dtype)
+        backbone = (head.backbone_class or architecture.backbone)(config, dtype=dtype)
+        model = backbone if head.model is None else head.model(backbone, choice.config)
     for stored in first.values():
         assign(model, entries[stored], checkpoint.read(stored))
     fill_others(variables_of(model, entries.values()))
-    model.pretrained_source = Source(folder, fields, name, prefix, checkpoint.dtypes)
+    carried = {name: checkpoint.read(name) for name in carried}
+    source = Source(folder, fields, choice.name, prefix, checkpoint.dtypes, carried)
+    model.pretrained_source = backbone.pretrained_source = source
     return model
 
 
-def stored_tensors(architecture, head, config, prefix, present=None):
+def stored_tensors(architecture, head, config, head_config, prefix, present=None):
     """Pairs of a name in the file and its `Tensor`: the backbone's and the head's.
 
     A tensor comes once for each of its names in `present`, the names in a file that is there, and
     an optional one not at all if it is not there. Without such a file each comes once.
     """
     backbone = (head.backbone_tensors or architecture.tensors)(config)
-    for before, entries in ((prefix, backbone), ("", head.tensors(config))):
+    if head.model is not None:
+        backbone = (
+            dataclasses.replace(entry, variables=tuple(f"backbone.{address}" for address in entry.variables))
+            for entry in backbone
+        )
+    for before, entries in ((prefix, backbone), ("", head.own_tensors(config, head_config))):
         for entry in entries:
             # Copies are named as in a checkpoint with a head.
             cut = "" if prefix else architecture.prefix
@@ -94,6 +114,40 @@ def stored_tensors(architecture, head, config, prefix, present=None):
                 held = names[:1]
             for name in held:
                 yield name, entry
+
+
+def _matched(checkpoint, architecture, choice, config, prefix):
+    """Checks the model's tensors against the file's headers.
+
+    Returns:
+        Dict of the file's names -> `Tensor`; dict of `Tensor` names -> the first of the file's names.
+    """
+    own = {entry.name for entry in choice.head.own_tensors(config, choice.config)}
+    parts = tuple(prefix + start for start in architecture.optional.values())
+    entries, first, fresh = {}, {}, []
+    tensors = stored_tensors(architecture, choice.head, config, choice.config, prefix, checkpoint.shapes)
+    for stored, entry in tensors:
+        missing_part = stored.startswith(parts) and stored not in checkpoint.shapes
+        if choice.fresh and (stored in own or missing_part):
+            fresh.append(stored)
+            continue
+        # One by one, so that a config of a billion layers ends at the first that is not there.
+        _check_tensor(checkpoint, stored, entry)
+        entries[stored] = entry
+        _check_copy(checkpoint, stored, first.setdefault(entry.name, stored))
+    if fresh:
+        _LOG.warning("%s: fresh weights: %s.", checkpoint.folder, ", ".join(fresh))
+    return entries, first
+
+
+def _without_missing_parts(config, architecture, checkpoint, prefix):
+    """The backbone's config without the optional parts that this file lacks."""
+    missing = {
+        flag: False
+        for flag, start in architecture.optional.items()
+        if not any(name.startswith(prefix + start) for name in checkpoint.shapes)
+    }
+    return dataclasses.replace(config, **missing)
 
 
 def _find_folder(folder_or_id):
@@ -127,25 +181,6 @@ def _read_fields(folder):
         read_json(os.path.join(folder, "config.json")),
         read_json(generation) if os.path.exists(generation) else None,
     )
-
-
-def _class_name(fields, architecture, task):
-    """Transformers' class for a task, or the one that config.json names."""
-    if task is not None:
-        tasks = {head.task: name for name, head in reversed(architecture.heads.items()) if head.task}
-        if task not in tasks:
-            raise ValueError(
-                f"task must be one of {', '.join(sorted(tasks))} for {architecture.model_type}. "
-                f"Received: task={task!r}."
-            )
-        return tasks[task]
-    names = fields.get("architectures", [])
-    if not isinstance(names, list) or len(names) != 1 or names[0] not in architecture.heads:
-        raise ValueError(
-            f"config.json: architectures must name one of {', '.join(architecture.heads)}. "
-            f"Received: {names!r}. Pass task= to choose."
-        )
-    return names[0]
 
 
 def _stored_prefix(checkpoint, architecture):
@@ -183,12 +218,33 @@ def _check_copy(checkpoint, name, first):
         )
 
 
-def _check_extra(checkpoint, entries, architecture, prefix):
-    """The file holds no tensor that the model has no place for."""
-    ignored = re.compile("|".join((*architecture.ignored, *architecture.carried)) or "(?!)")
+def _extra(checkpoint, entries, architecture, choice, config, prefix, task):
+    """Checks the file's tensors that the model does not take.
+
+    Returns:
+        Names of those that nothing reads and that are written back as they were.
+    """
+    ignored = re.compile("|".join(architecture.ignored) or "(?!)")
+    carried = re.compile("|".join(architecture.carried) or "(?!)")
+    parts = tuple(prefix + start for start in architecture.optional.values())
+    others = known_names(architecture, config)
+    along, left_out = [], []
     for name in sorted(checkpoint.shapes.keys() - entries.keys()):
-        if not ignored.fullmatch(name.removeprefix(prefix)):
+        inner = name.removeprefix(prefix)
+        # Buffers of whole numbers are nobody's weights.
+        buffer = checkpoint.dtypes[name] not in FLOATS.values()
+        if carried.fullmatch(inner) or name in choice.head.unused or (buffer and ignored.fullmatch(inner)):
+            along.append(name)
+        elif ignored.fullmatch(inner):
+            continue
+        # Other heads' weights are known, and with task= so is what stands beside the backbone.
+        elif name in others or name.startswith(parts) or (task and prefix and not name.startswith(prefix)):
+            left_out.append(name)
+        else:
             raise ValueError(
                 f"The checkpoint must hold no tensor but those of {architecture.model_type} with its "
                 f"head. Received: {name!r}, which has no place in the model."
             )
+    if left_out:
+        _LOG.warning("%s: left out, as of another head: %s.", checkpoint.folder, ", ".join(left_out))
+    return along

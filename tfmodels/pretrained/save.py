@@ -1,27 +1,28 @@
 """`save_pretrained`: a model becomes a folder that transformers loads."""
 
-import dataclasses
 import json
 import os
-import re
 import shutil
 import tempfile
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from tfmodels.pretrained.architecture import by_model, by_type
-from tfmodels.pretrained.checkpoint import INDEX, WEIGHTS, Checkpoint, numpy_dtype
+from tfmodels.pretrained.architecture import all_heads, by_model
+from tfmodels.pretrained.checkpoint import INDEX, WEIGHTS, numpy_dtype
 from tfmodels.pretrained.fields import GENERATION_FIELDS, Fields
 from tfmodels.pretrained.load import stored_tensors
+from tfmodels.pretrained.sentence_transformers import write_sentence_files
 from tfmodels.pretrained.tensors import gather
 
 # What a folder holds beside config and weights, and keeps its meaning when they change.
 _OTHER_FILES = (
     "added_tokens.json",
+    "config_sentence_transformers.json",
     "chat_template.jinja",
     "generation_config.json",
     "merges.txt",
+    "sentence_bert_config.json",
     "sentencepiece.bpe.model",
     "source.spm",
     "special_tokens_map.json",
@@ -61,25 +62,32 @@ def save_pretrained(model, folder):
             "Save it with model.save, or save the model before quantize."
         )
     source = getattr(model, "pretrained_source", None)
-    architecture, name = by_model(model)
-    prefix = architecture.prefix if architecture.heads[name].task else ""
-    if source is not None:
-        architecture = by_type(source.fields.get("model_type"))
-        name, prefix = source.name, source.prefix
+    backbone = getattr(model, "backbone", model)
+    architecture, name, head = by_model(model)
+    if source is None:  # a head that was put on a loaded backbone: its folder still has the tokenizer
+        source = getattr(backbone, "pretrained_source", None)
+    same = source is not None and _is_class(architecture, source.name, model, backbone)
+    if same:
+        name = source.name
+        head = architecture.heads[name] if head.task != "sentence_embedding" else head
+    prefix = source.prefix if same else architecture.prefix if architecture.heads[name].task else ""
     folder = os.path.abspath(os.fspath(folder))
     os.makedirs(os.path.dirname(folder), exist_ok=True)
     aside = tempfile.mkdtemp(prefix=f".{os.path.basename(folder)}.", dir=os.path.dirname(folder))
     try:
         os.chmod(aside, 0o755)  # mkdtemp's own is for the owner alone
-        head = architecture.heads[name]
-        dtypes = source.dtypes if source else None
-        entries = dict(stored_tensors(architecture, head, model.config, prefix, dtypes))
-        carried = _carried(architecture, entries, source)
-        _write_weights(model, entries, carried, dtypes or {}, aside)
-        fields, generation = _fields(model, architecture, name, source)
+        config = head.backbone_config(backbone.config)
+        head_config = None if head.model is None else model.config
+        present = source.dtypes if same else None
+        entries = dict(stored_tensors(architecture, head, config, head_config, prefix, present))
+        dtypes = _stored_dtypes(entries, source, prefix) if source else {}
+        _write_weights(model, entries, dtypes, source.carried if same else {}, aside)
+        fields, generation = _fields(model, architecture, name, head, source)
         _write_json(fields, aside, "config.json")
         if generation:
             _write_json(generation, aside, "generation_config.json")
+        if head.task == "sentence_embedding":
+            write_sentence_files(model.config, config.hidden_dim, aside)
         if source:
             _copy_others(source.folder, aside)
         _put_in_place(aside, folder)
@@ -87,52 +95,68 @@ def save_pretrained(model, folder):
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _fields(model, architecture, name, source):
+def _is_class(architecture, name, model, backbone):
+    """Whether a model is still what its folder named."""
+    return any(name == known and head.holds(model, backbone) for known, head in all_heads(architecture))
+
+
+def _stored_dtypes(entries, source, prefix):
+    """The source's stored types, under the names that are written."""
+    dtypes = {}
+    for name in entries:
+        old = source.prefix + name.removeprefix(prefix) if name.startswith(prefix) else name
+        if name in source.dtypes or old in source.dtypes:
+            dtypes[name] = source.dtypes.get(name, source.dtypes.get(old))
+    return dtypes
+
+
+def _fields(model, architecture, name, head, source):
     """The objects of config.json and, unless the source's is kept, generation_config.json."""
+    backbone = getattr(model, "backbone", model)
+
+    def read(fields):
+        config = head.backbone_config(architecture.read_config(fields))
+        written = head.model is not None and head.task != "sentence_embedding"
+        return config, head.config(config, **head.read(fields)) if written else None
+
     fields = {"architectures": [name], "model_type": architecture.model_type}
-    fields |= architecture.write_config(model.config)
+    fields |= architecture.write_config(head.backbone_config(backbone.config))
+    if head.model is not None:
+        fields |= head.write(model.config)
     generation = {}
     if hasattr(model, "decode_step"):
         generation = {field: fields[field] for field in GENERATION_FIELDS if field in fields}
-        fields = {field: value for field, value in fields.items() if field not in _GENERATION_ONLY}
+    fields = {field: value for field, value in fields.items() if field not in _GENERATION_ONLY}
     if source is None:
-        return fields, generation
-    fixed = architecture.heads[name].backbone
-    before, now = (
-        dataclasses.replace(architecture.read_config(each), **fixed)
-        for each in (source.fields, Fields(fields, generation))
-    )
-    if before == now:
-        return source.fields.values | {"architectures": [name]}, {}
-    return source.fields.values | fields, generation and source.fields.generation | generation
+        return _with_padding(fields, head), generation
+    if read(source.fields) == read(Fields(fields, generation)):
+        values = source.fields.values | {"architectures": [name]}
+        return values if source.name == name else _with_padding(values, head), {}
+    generation = generation and source.fields.generation | generation
+    return _with_padding(source.fields.values | fields, head), generation
 
 
-def _carried(architecture, entries, source):
-    """The source's tensors that nothing reads, as they were."""
-    if source is None or not architecture.carried or not os.path.isdir(source.folder):
-        return {}
-    pattern = re.compile("|".join(architecture.carried))
-    names = [
-        name
-        for name in source.dtypes
-        if name not in entries and pattern.fullmatch(name.removeprefix(source.prefix))
-    ]
-    checkpoint = Checkpoint(source.folder) if names else None
-    return {name: checkpoint.read(name) for name in names}
+def _with_padding(fields, head):
+    """transformers finds the last real token by the id of padding: without one a batch fails."""
+    end = fields.get("eos_token_id")
+    if head.fixed.get("pooling") == "last" and fields.get("pad_token_id") is None and end is not None:
+        return fields | {"pad_token_id": end[0] if isinstance(end, list | tuple) else end}
+    return fields
 
 
-def _write_weights(model, entries, carried, dtypes, folder):
-    shards = _shards(entries)
+def _write_weights(model, entries, dtypes, carried, folder):
+    entries = entries | dict.fromkeys(carried)
+    shards = _shards(entries, carried)
     files = [WEIGHTS]
     if len(shards) > 1:
         total = len(shards)
         files = [f"model-{i + 1:05d}-of-{total:05d}.safetensors" for i in range(total)]
     places, size = {}, 0
     for file, names in zip(files, shards, strict=True):
-        arrays = {n: _stored(gather(model, entries[n]), dtypes.get(n)) for n in names}
-        if file == files[-1]:
-            arrays |= carried
-            names += carried
+        arrays = {
+            n: carried[n] if n in carried else _stored(gather(model, entries[n]), dtypes.get(n))
+            for n in names
+        }
         size += sum(array.nbytes for array in arrays.values())
         places |= dict.fromkeys(names, file)
         # transformers asks for this mark of the layout.
@@ -141,11 +165,11 @@ def _write_weights(model, entries, carried, dtypes, folder):
         _write_json({"metadata": {"total_size": size}, "weight_map": places}, folder, INDEX)
 
 
-def _shards(entries):
+def _shards(entries, carried):
     """Lists of tensor names, each of up to `_SHARD_BYTES` in float32."""
     shards, size = [[]], 0
     for name, entry in entries.items():
-        nbytes = 4 * int(np.prod(entry.shape))
+        nbytes = 4 * int(np.prod(carried.get(name, entry).shape))
         if shards[-1] and size + nbytes > _SHARD_BYTES:
             shards.append([])
             size = 0
@@ -181,8 +205,13 @@ def _put_in_place(aside, folder):
     if not os.path.exists(folder):
         os.rename(aside, folder)
         return
-    written = set(os.listdir(aside))
+    written = [
+        os.path.relpath(os.path.join(place, name), aside)
+        for place, _, names in os.walk(aside)
+        for name in names
+    ]
     for name in sorted(written, key=lambda name: name == "config.json"):
+        os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
         os.replace(os.path.join(aside, name), os.path.join(folder, name))
     for name in os.listdir(folder):  # another layout's weights would contradict these
         weights = name.startswith("model") and name.endswith((".safetensors", ".safetensors.index.json"))

@@ -194,7 +194,7 @@ def _architecture(model_type, name, read_config, write_config, holds, **further_
         write_config=write_config,
         tensors=tensors,
         heads={
-            f"{name}ForConditionalGeneration": Head("text_to_text", tensors=_language_head),
+            f"{name}ForConditionalGeneration": Head("sequence_to_sequence", tensors=_language_head),
             **further_heads,
             # The bare model becomes a language model too: its words out are its words in.
             f"{name}Model": Head(None, backbone={"tie_embeddings": True}),
@@ -216,7 +216,7 @@ ARCHITECTURES = {
         # A gated network with the exact GELU has no name in config.json.
         lambda config: not (config.gated and config.activation == "gelu"),
         # The name of the class in early files.
-        T5WithLMHeadModel=Head("text_to_text", tensors=_language_head),
+        T5WithLMHeadModel=Head("sequence_to_sequence", tensors=_language_head),
     ),
     # A fresh model becomes a T5, which can say all that an mT5 can.
     "mt5": _architecture("mt5", "MT5", read_mt5, write_mt5, lambda config: False),

@@ -103,8 +103,10 @@ class StreamTraining:
 
     def score_hidden(self, hidden, y, sample_weight, training):
         """The sums of `task_loss`, given final hidden states, (b, l, d)."""
-        parts = self.output_parts(hidden, y)
-        return adaptive_loss(parts, tf.reshape(sample_weight, (-1,)), differentiable=training)
+        weights = tf.reshape(sample_weight, (-1,))
+        loss, nll, correct = adaptive_loss(self.output_parts(hidden, y), weights, differentiable=training)
+        tokens = tf.reduce_sum(weights)
+        return {"loss": (loss, tokens), "accuracy": (correct, tokens), "perplexity": (nll, tokens)}
 
 
 class _Memory:

@@ -1,0 +1,91 @@
+"""From hidden states to words. Shape letters: b batch, l length, d hidden_dim."""
+
+import keras
+from keras import ops
+
+from tfmodels.layers.feed_forward import ACTIVATIONS
+
+
+@keras.saving.register_keras_serializable("tfmodels")
+class VocabularyTransform(keras.layers.Layer):
+    """What BERT puts before the output words: dense, activation, layer normalisation.
+
+    The paper leaves it out; it is in the code of Devlin et al. 2019, `get_masked_lm_output`.
+
+    Args:
+        activation: Keras's name or function, or "gelu_tanh".
+        norm_epsilon: float, added to the variance in layer normalisation.
+        kernel_initializer: initializer of the kernel.
+
+    Call arguments:
+        inputs: float tensor, (batch, length, hidden_dim).
+
+    Returns:
+        Float tensor, (batch, length, hidden_dim).
+
+    Example:
+        >>> VocabularyTransform()(keras.random.normal((2, 3, 8))).shape
+        TensorShape([2, 3, 8])
+    """
+
+    def __init__(self, activation="gelu", norm_epsilon=1e-12, kernel_initializer="glorot_uniform", **kwargs):
+        super().__init__(**kwargs)
+        self.activation = activation
+        self.norm_epsilon = norm_epsilon
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, input_shape):
+        self.dense = keras.layers.Dense(
+            input_shape[-1],
+            activation=ACTIVATIONS.get(self.activation, self.activation),
+            kernel_initializer=self.kernel_initializer.clone(),
+            dtype=self.dtype_policy,
+            name="dense",
+        )
+        self.dense.build((None, input_shape[-1]))
+        self.norm = keras.layers.LayerNormalization(
+            epsilon=self.norm_epsilon, dtype=self.dtype_policy, name="norm"
+        )
+        self.norm.build(input_shape)
+
+    def call(self, inputs):
+        batch, length, hidden_dim = ops.shape(inputs)
+        x = self.dense(ops.reshape(inputs, (-1, hidden_dim)))  # (b * l, d): see attention._split_heads
+        return self.norm(ops.reshape(x, (batch, length, hidden_dim)))
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        return super().get_config() | {
+            "activation": self.activation
+            if isinstance(self.activation, str)
+            else keras.activations.serialize(self.activation),
+            "norm_epsilon": self.norm_epsilon,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
+
+
+@keras.saving.register_keras_serializable("tfmodels")
+class Bias(keras.layers.Layer):
+    """Adds a learned vector: the part of an output layer that is not tied to the embedding.
+
+    Call arguments:
+        inputs: float tensor, (..., units).
+
+    Returns:
+        Float tensor of the same shape.
+
+    Example:
+        >>> Bias()(keras.ops.ones((2, 3))).shape
+        TensorShape([2, 3])
+    """
+
+    def build(self, input_shape):
+        self.bias = self.add_weight(shape=(input_shape[-1],), initializer="zeros", name="bias")
+
+    def call(self, inputs):
+        return inputs + ops.cast(self.bias, inputs.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
