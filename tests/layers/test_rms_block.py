@@ -64,6 +64,19 @@ def test_relative_position_bias(bidirectional, num_buckets, max_distance):
     np.testing.assert_array_equal(started[1], bias[:, 6:9, :9])
 
 
+@pytest.mark.parametrize(
+    "num_buckets, max_distance, distance, row",
+    [(17, 27, 18, 13), (19, 25, 15, 13), (36, 50, 30, 26), (32, 128, 45, 23), (32, 128, 46, 24)],
+)
+def test_distances_at_borders_fall_where_the_published_models_have_them(
+    num_buckets, max_distance, distance, row
+):
+    """By T5's implementation in PyTorch: a logarithm that is a digit off misses the first three."""
+    layer = RelativePositionBias(2, num_buckets, max_distance, bidirectional=False)
+    bias = layer(np.zeros((1, 1, 2), "float32"), key_length=1, start_index=distance)
+    np.testing.assert_array_equal(np.asarray(bias)[0, :, 0, 0], np.asarray(layer.table)[row])
+
+
 @pytest.mark.parametrize("mask", MASKS)
 def test_block_of_llama(mask):
     block = RMSNormBlock(6, 11, head_dim=4, num_key_value_heads=2, causal=True, gated=True, norm_epsilon=0.01)
@@ -112,5 +125,7 @@ def test_config_round_trips():
 def test_bad_input():
     with pytest.raises(ValueError, match="Received: num_heads=6, num_key_value_heads=4"):
         MultiHeadSelfAttention(6, num_key_value_heads=4)
+    with pytest.raises(ValueError, match="Received: num_buckets=8, max_distance=2"):
+        RelativePositionBias(2, num_buckets=8, max_distance=2)
     with pytest.raises(ValueError, match="head_dim must be even. Received: head_dim=3"):
         RotaryEmbedding(3)
