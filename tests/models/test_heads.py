@@ -92,7 +92,10 @@ HEADS = {
 @pytest.mark.parametrize("name", HEADS)
 def test_check_model(name, tmp_path):
     make, ids, targets = HEADS[name]
-    check_model(make(), {"token_ids": ids}, tmp_path, targets)
+    model, inputs = make(), {"token_ids": ids}
+    if "segment_ids" in model.input:
+        inputs["segment_ids"] = ids % 2
+    check_model(model, inputs, tmp_path, targets)
 
 
 def test_pooling_layers():
