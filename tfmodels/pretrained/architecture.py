@@ -147,11 +147,11 @@ def by_model(model):
     wanted = []
     for model_type in sorted(_MODULES, key=lambda name: name != own):  # two may hold the same config
         architecture = by_type(model_type)
-        # What a folder's config.json said, its architecture can say again.
-        if model_type != own and not architecture.holds(backbone.config):
-            continue
         for name, head in all_heads(architecture):
             if type(backbone) is not (head.backbone_class or architecture.backbone):
+                continue
+            # What a folder's config.json said, its architecture can say again.
+            if model_type != own and not architecture.holds(backbone.config):
                 continue
             if head.holds(model, backbone):
                 return architecture, name, head

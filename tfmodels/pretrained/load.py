@@ -78,8 +78,11 @@ def from_pretrained(folder_or_id, task=None, dtype=None, **options):
     config = head.backbone_config(architecture.complete(architecture.read_config(fields), checkpoint))
     if head.task in (None, "sentence_embedding"):
         config = _without_missing_parts(config, architecture, checkpoint, prefix)
-    entries, first = _matched(checkpoint, architecture, choice, config, prefix)
-    carried = _extra(checkpoint, entries, architecture, choice, config, prefix, task)
+    entries, first, fresh = _matched(checkpoint, architecture, choice, config, prefix)
+    carried, left_out = _extra(checkpoint, entries, architecture, choice, config, prefix, task)
+    if fresh or left_out:
+        ending = f" Left out: {', '.join(left_out)}." if left_out else ""
+        _LOG.warning("%s: fresh: %s.%s", folder, ", ".join(fresh) or "none", ending)
     with unfilled_variables() as fill_others:
         backbone = (head.backbone_class or architecture.backbone)(config, dtype=dtype)
         model = backbone if head.model is None else head.model(backbone, choice.config)
@@ -120,7 +123,8 @@ def _matched(checkpoint, architecture, choice, config, prefix):
     """Checks the model's tensors against the file's headers.
 
     Returns:
-        Dict of the file's names -> `Tensor`; dict of `Tensor` names -> the first of the file's names.
+        Dict of the file's names -> `Tensor`; dict of `Tensor` names -> the first of the file's names;
+        names of tensors that start fresh.
     """
     own = {entry.name for entry in choice.head.own_tensors(config, choice.config)}
     parts = tuple(prefix + start for start in architecture.optional.values())
@@ -135,9 +139,7 @@ def _matched(checkpoint, architecture, choice, config, prefix):
         _check_tensor(checkpoint, stored, entry)
         entries[stored] = entry
         _check_copy(checkpoint, stored, first.setdefault(entry.name, stored))
-    if fresh:
-        _LOG.warning("%s: fresh weights: %s.", checkpoint.folder, ", ".join(fresh))
-    return entries, first
+    return entries, first, fresh
 
 
 def _without_missing_parts(config, architecture, checkpoint, prefix):
@@ -222,7 +224,8 @@ def _extra(checkpoint, entries, architecture, choice, config, prefix, task):
     """Checks the file's tensors that the model does not take.
 
     Returns:
-        Names of those that nothing reads and that are written back as they were.
+        Names of those that nothing reads and that are written back as they were; names of those that
+        are left out.
     """
     ignored = re.compile("|".join(architecture.ignored) or "(?!)")
     carried = re.compile("|".join(architecture.carried) or "(?!)")
@@ -245,6 +248,4 @@ def _extra(checkpoint, entries, architecture, choice, config, prefix, task):
                 f"The checkpoint must hold no tensor but those of {architecture.model_type} with its "
                 f"head. Received: {name!r}, which has no place in the model."
             )
-    if left_out:
-        _LOG.warning("%s: left out, as of another head: %s.", checkpoint.folder, ", ".join(left_out))
-    return along
+    return along, left_out
