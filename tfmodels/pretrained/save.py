@@ -129,7 +129,7 @@ def _fields(model, architecture, name, head, source):
     fields = {field: value for field, value in fields.items() if field not in _GENERATION_ONLY}
     if source is None:
         return _with_padding(fields, head), generation
-    if read(source.fields) == read(Fields(fields, generation)):
+    if read(source.fields) == read(Fields(fields, generation or None)):
         values = source.fields.values | {"architectures": [name]}
         return values if source.name == name else _with_padding(values, head), {}
     generation = generation and source.fields.generation | generation
