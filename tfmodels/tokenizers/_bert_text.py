@@ -49,8 +49,8 @@ class BertWords(tf.Module):
             texts: string tensor, (batch,); bytes that are no UTF-8 vanish, as U+FFFD does.
 
         Returns:
-            (words, splits): string tensor, (words,), and int64 tensor, (batch + 1,): text k has the words
-            from splits[k] to splits[k + 1].
+            (words, splits): int32 ragged tensor of code points, (words, characters), and int64 tensor,
+            (batch + 1,): text k has the words from splits[k] to splits[k + 1].
         """
         characters = tf.strings.unicode_decode(texts, "UTF-8")
         points, splits = characters.flat_values, characters.row_splits  # (characters,), (batch + 1,)
@@ -68,7 +68,7 @@ class BertWords(tf.Module):
         words = tf.RaggedTensor.from_row_starts(
             tf.boolean_mask(points, solid), tf.where(tf.boolean_mask(starts, solid))[:, 0], validate=False
         )
-        return tf.strings.unicode_encode(words, "UTF-8"), tf.gather(seen, splits)
+        return words, tf.gather(seen, splits)
 
     def _rewrite(self, points, values, splits):
         """Values and splits with all characters that vanish or become several."""
