@@ -144,6 +144,23 @@ def test_folder_of_vocabulary_and_merges(bpe, tmp_path):
     assert BytePairTokenizer.from_pretrained(tmp_path).pad_id == 900
 
 
+def test_folder_of_roberta_without_tokenizer_json(bpe, tmp_path):
+    config = bpe._config
+    special = ["<s>", "</s>", "<pad>", "<unk>", "<mask>"]
+    vocabulary = {token: i for i, token in enumerate([*special, *sorted(config.vocabulary)])}
+    del vocabulary[END]
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("\n".join(" ".join(pair) for pair in config.merges))
+    tokenizer = BytePairTokenizer.from_pretrained(tmp_path)
+    word, blank = vocabulary["a"], vocabulary["\u0120"]
+    assert tokenizer.encode(["a <mask>"], ["a"])["token_ids"].numpy().tolist() == [
+        [0, word, 4, 1, 1, word, 1]
+    ]
+    (tmp_path / "tokenizer_config.json").write_text('{"mask_token": {"content": "<mask>", "lstrip": false}}')
+    tokenizer = BytePairTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.encode(["a <mask>"])["token_ids"].numpy().tolist() == [[0, word, blank, 4, 1]]
+
+
 def test_inputs_scalar_list_and_empty(bpe):
     ids = bpe.tokenize("Jesus wept.")
     assert ids.shape.rank == 1 and ids.numpy().tolist() == bpe.tokenize(["Jesus wept."]).to_list()[0]

@@ -194,7 +194,11 @@ def from_folder(folder):
     if start is not None and start != end:
         # RoBERTa's form, and BART's; GPT-2 has one token for both, and none around its texts.
         options["template"] = (f"{start} $A {end}", f"{start} $A {end} {end} $B {end}")
-    if roles.get("mask_token") is not None:
+    names = _files.read_optional_json(folder, "special_tokens_map.json")
+    mask = config.get("mask_token") or names.get("mask_token")
+    # RoBERTa's takes the blank before it, unless a file says otherwise.
+    strips = mask.get("lstrip", False) if isinstance(mask, dict) else True
+    if roles.get("mask_token") is not None and strips:
         options["strip_before"] = [roles["mask_token"]]
     return options
 
