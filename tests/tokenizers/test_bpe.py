@@ -124,7 +124,8 @@ def test_roberta_like_special_tokens_and_prefix(bpe, tmp_path):
     )  # fmt: skip
     tokenizer.save(tmp_path / "tokenizer.json")
     library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    texts = ["", " a", "a", "a \n <mask> b<mask>x </s>", "<s><mask>", "\u3000<mask>\tc", "a<s>b"]
+    texts = ["", " a", "a", "a \n <mask> b<mask>x </s>", "b \t <mask>x \t <mask> x"]
+    texts += ["<s><mask>", "\u3000<mask>\tc", "a<s>b"]
     assert tokenizer.tokenize(texts).to_list() == expected(library, texts)
     loaded = BytePairTokenizer.load(tmp_path / "tokenizer.json")
     assert loaded.tokenize(texts).to_list() == expected(library, texts)
@@ -141,6 +142,23 @@ def test_folder_of_vocabulary_and_merges(bpe, tmp_path):
     assert tokenizer.start_id == tokenizer.end_id == tokenizer.unknown_id == config.vocabulary[END]
     (tmp_path / "tokenizer_config.json").write_text('{"pad_token": {"content": "<pad>"}}')
     assert BytePairTokenizer.from_pretrained(tmp_path).pad_id == 900
+
+
+def test_folder_of_roberta_without_tokenizer_json(bpe, tmp_path):
+    config = bpe._config
+    special = ["<s>", "</s>", "<pad>", "<unk>", "<mask>"]
+    vocabulary = {token: i for i, token in enumerate([*special, *sorted(config.vocabulary)])}
+    del vocabulary[END]
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("\n".join(" ".join(pair) for pair in config.merges))
+    tokenizer = BytePairTokenizer.from_pretrained(tmp_path)
+    word, blank = vocabulary["a"], vocabulary["\u0120"]
+    assert tokenizer.encode(["a <mask>"], ["a"])["token_ids"].numpy().tolist() == [
+        [0, word, 4, 1, 1, word, 1]
+    ]
+    (tmp_path / "tokenizer_config.json").write_text('{"mask_token": {"content": "<mask>", "lstrip": false}}')
+    tokenizer = BytePairTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.encode(["a <mask>"])["token_ids"].numpy().tolist() == [[0, word, blank, 4, 1]]
 
 
 def test_inputs_scalar_list_and_empty(bpe):
@@ -213,6 +231,9 @@ def test_bad_files(bpe, tmp_path):
         BytePairTokenizer.load(path)
     path.unlink()
     (tmp_path / "vocab.json").write_text("{}")
-    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\nabc\n")
-    with pytest.raises(ValueError, match="merges.txt:3: .*Received: 'abc'"):
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
+    with pytest.raises(ValueError, match="merges.txt:2: merges must fit vocab.json.*lacks 'a'"):
+        BytePairTokenizer.from_pretrained(tmp_path)
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nabc\n")
+    with pytest.raises(ValueError, match="merges.txt:2: .*Received: 'abc'"):
         BytePairTokenizer.from_pretrained(tmp_path)

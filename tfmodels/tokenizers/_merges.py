@@ -135,10 +135,15 @@ class Merges(tf.Module):
         if not self._all_equal_pairs_at_once:
             row = tf.gather(rows, take)
             return tf.boolean_mask(take, tf.concat([[True], row[1:] != row[:-1]], 0))
-        # Of "aaaaa" the first and the third pair merge: every second one of a run.
         fresh = tf.concat([[True], take[1:] != take[:-1] + 1], 0)
-        run_begin = tf.gather(tf.boolean_mask(take, fresh), tf.cumsum(tf.cast(fresh, tf.int64)) - 1)
-        return tf.boolean_mask(take, (take - run_begin) % 2 == 0)
+
+        def every_second_of_a_run():
+            # Of "aaaaa" the first and the third pair merge.
+            run = tf.cumsum(tf.cast(fresh, tf.int64)) - 1
+            run_begin = tf.gather(tf.gather(take, tf.where(fresh)[:, 0]), run)
+            return tf.gather(take, tf.where((take - run_begin) % 2 == 0)[:, 0])
+
+        return tf.cond(tf.reduce_all(fresh), lambda: take, every_second_of_a_run)
 
 
 def _rows(*keys):

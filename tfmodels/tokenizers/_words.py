@@ -44,8 +44,8 @@ def split_words(texts, whole, classes):
         classes: uint8 tensor, the table of `character_classes`.
 
     Returns:
-        (words, splits): string tensor, (words,), and int64 tensor, (batch + 1,): text k has the words
-        from splits[k] to splits[k + 1].
+        (words, splits): int32 ragged tensor of code points, (words, characters), and int64 tensor,
+        (batch + 1,): text k has the words from splits[k] to splits[k + 1].
     """
     characters = tf.strings.unicode_decode(texts, "UTF-8")
     points, splits = characters.flat_values, characters.row_splits  # (characters,), (batch + 1,)
@@ -55,7 +55,7 @@ def split_words(texts, whole, classes):
     starts = tf.where(tf.repeat(whole, splits[1:] - splits[:-1]), first, starts)
     words = tf.RaggedTensor.from_row_starts(points, tf.where(starts)[:, 0], validate=False)
     count = tf.concat([[0], tf.cumsum(tf.cast(starts, tf.int64))], 0)
-    return tf.strings.unicode_encode(words, "UTF-8"), tf.gather(count, splits)
+    return words, tf.gather(count, splits)
 
 
 def _word_starts(points, first, classes):
