@@ -124,7 +124,8 @@ def test_roberta_like_special_tokens_and_prefix(bpe, tmp_path):
     )  # fmt: skip
     tokenizer.save(tmp_path / "tokenizer.json")
     library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    texts = ["", " a", "a", "a \n <mask> b<mask>x </s>", "<s><mask>", "\u3000<mask>\tc", "a<s>b"]
+    texts = ["", " a", "a", "a \n <mask> b<mask>x </s>", "b \t <mask>x \t <mask> x"]
+    texts += ["<s><mask>", "\u3000<mask>\tc", "a<s>b"]
     assert tokenizer.tokenize(texts).to_list() == expected(library, texts)
     loaded = BytePairTokenizer.load(tmp_path / "tokenizer.json")
     assert loaded.tokenize(texts).to_list() == expected(library, texts)
@@ -213,6 +214,9 @@ def test_bad_files(bpe, tmp_path):
         BytePairTokenizer.load(path)
     path.unlink()
     (tmp_path / "vocab.json").write_text("{}")
-    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\nabc\n")
-    with pytest.raises(ValueError, match="merges.txt:3: .*Received: 'abc'"):
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
+    with pytest.raises(ValueError, match="merges.txt:2: merges must fit vocab.json.*lacks 'a'"):
+        BytePairTokenizer.from_pretrained(tmp_path)
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nabc\n")
+    with pytest.raises(ValueError, match="merges.txt:2: .*Received: 'abc'"):
         BytePairTokenizer.from_pretrained(tmp_path)

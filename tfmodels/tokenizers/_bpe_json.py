@@ -5,6 +5,8 @@ import functools
 import json
 import os
 
+from tfmodels.tokenizers import _files, _template
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -105,43 +107,28 @@ def train(texts, vocabulary_size, special_tokens, add_prefix_space):
     return model["vocab"], [_pair(merge) for merge in model["merges"]]
 
 
-def guess_special_tokens(options):
-    """Adds the special tokens of GPT-2 or RoBERTa to a vocabulary that names none."""
-    vocabulary = options["vocabulary"]
+def guess_roles(vocabulary):
+    """The special tokens of GPT-2 or RoBERTa in a vocabulary whose files name none."""
     if "<|endoftext|>" in vocabulary:
-        options |= dict.fromkeys(("unknown_token", "start_token", "end_token"), "<|endoftext|>")
-    elif "<s>" in vocabulary and "</s>" in vocabulary:
-        options |= {"start_token": "<s>", "end_token": "</s>"}
-        for role, token in (("pad_token", "<pad>"), ("unknown_token", "<unk>")):
-            if token in vocabulary:
-                options[role] = token
-        if "<mask>" in vocabulary:
-            options.setdefault("strip_before", ["<mask>"])
+        return dict.fromkeys(("unknown_token", "start_token", "end_token"), "<|endoftext|>")
+    if "<s>" not in vocabulary or "</s>" not in vocabulary:
+        return {}
+    names = {"start_token": "<s>", "end_token": "</s>", "pad_token": "<pad>"}
+    names |= {"unknown_token": "<unk>", "mask_token": "<mask>"}
+    return {role: token for role, token in names.items() if token in vocabulary}
 
 
-def to_json(config):
-    """A Config as the content of tokenizer.json, which has no place for roles: each token has its own."""
+def to_json(config, template):
+    """A Config and a template as the content of tokenizer.json."""
     level = {"add_prefix_space": config.add_prefix_space, "trim_offsets": True, "use_regex": True}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            {
-                "id": config.vocabulary[token],
-                "content": token,
-                "single_word": False,
-                "lstrip": token in config.strip_before,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-                "tfmodels_roles": [role for role, name in config.roles.items() if name == token],
-            }
-            for token in sorted(config.special_tokens, key=config.vocabulary.get)
-        ],
+        "added_tokens": _files.added_tokens(config, config.strip_before),
         "normalizer": None,
         "pre_tokenizer": {"type": "ByteLevel", **level},
-        "post_processor": None,
+        "post_processor": _template.to_json(template, config.vocabulary),
         "decoder": {"type": "ByteLevel", **level},
         "model": {
             "type": "BPE",
@@ -166,43 +153,50 @@ def from_json(content, path):
     """
     model = content.get("model") or {}
     before = content.get("pre_tokenizer") or {}
-    _refuse(path, "model.type", model.get("type", "BPE"), "BPE")
-    _refuse(path, "normalizer", content.get("normalizer"), None)
-    _refuse(path, "pre_tokenizer.type", before.get("type"), "ByteLevel")
-    _refuse(path, "pre_tokenizer.use_regex", before.get("use_regex", True), True)
+
+    def expect(what, received, expected):
+        _files.refuse(path, "BytePairTokenizer", what, received, expected)
+
+    expect("model.type", model.get("type", "BPE"), "BPE")
+    expect("model.byte_fallback", model.get("byte_fallback", False), False)
+    expect("normalizer", content.get("normalizer"), None)
+    expect("pre_tokenizer.type", before.get("type"), "ByteLevel")
+    expect("pre_tokenizer.use_regex", before.get("use_regex", True), True)
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
-        _refuse(path, f"model.{key}", model.get(key) or None, None)
-    for key in ("byte_fallback", "ignore_merges"):
-        _refuse(path, f"model.{key}", model.get(key, False), False)
+        expect(f"model.{key}", model.get(key) or None, None)
+    expect("model.ignore_merges", model.get("ignore_merges", False), False)
     if "vocab" not in model or "merges" not in model:
         raise ValueError(f"{os.fspath(path)}: model must have vocab and merges. Received: {sorted(model)}.")
     vocabulary, added = dict(model["vocab"]), content.get("added_tokens") or []
-    for token in added:
-        for key, expected in (("special", True), ("single_word", False), ("rstrip", False)):
-            _refuse(path, f"{key} of the added token {token['content']!r}", token[key], expected)
-        vocabulary[token["content"]] = token["id"]
+    _files.add_tokens(vocabulary, added, path, "BytePairTokenizer")
     options = {
         "vocabulary": vocabulary,
         "merges": [_pair(merge) for merge in model["merges"]],
         "special_tokens": [token["content"] for token in added],
         "strip_before": [token["content"] for token in added if token["lstrip"]],
         "add_prefix_space": before.get("add_prefix_space", True),
+        "template": _template.from_json(content.get("post_processor"), path),
     }
-    if any("tfmodels_roles" in token for token in added):
-        return options | {role: token["content"] for token in added for role in token["tfmodels_roles"]}
     # Another's file: the roles by the names of the special tokens.
-    guess = {"vocabulary": {token["content"]: token["id"] for token in added}}
-    guess_special_tokens(guess)
-    del guess["vocabulary"]
-    return options | guess
+    roles = _files.roles_of_added_tokens(added) or guess_roles(options["special_tokens"])
+    return options | roles
 
 
-def _refuse(path, what, received, expected):
-    if received != expected:
-        raise ValueError(
-            f"{os.fspath(path)}: BytePairTokenizer reads files with {what} = {expected!r}. "
-            f"Received: {received!r}."
-        )
+def from_folder(folder):
+    """The arguments of a BytePairTokenizer from vocab.json, merges.txt and tokenizer_config.json."""
+    vocabulary = _files.read_json(os.path.join(folder, "vocab.json"))
+    merges = _files.read_merges(os.path.join(folder, "merges.txt"), vocabulary)
+    options = {"vocabulary": vocabulary, "merges": merges, **guess_roles(vocabulary)}
+    config = _files.read_optional_json(folder, "tokenizer_config.json")
+    options["add_prefix_space"] = config.get("add_prefix_space", False)
+    roles = options | _files.read_roles(folder)
+    start, end = roles.get("start_token"), roles.get("end_token")
+    if start is not None and start != end:
+        # RoBERTa's form, and BART's; GPT-2 has one token for both, and none around its texts.
+        options["template"] = (f"{start} $A {end}", f"{start} $A {end} {end} $B {end}")
+    if roles.get("mask_token") is not None:
+        options["strip_before"] = [roles["mask_token"]]
+    return options
 
 
 def _pair(merge):

@@ -4,6 +4,15 @@ import json
 import os
 import tempfile
 
+# transformers' names of the tokens with a role; of two the first that a folder has.
+_ROLES = {
+    "pad_token": ("pad_token",),
+    "unknown_token": ("unk_token",),
+    "start_token": ("bos_token", "cls_token"),
+    "end_token": ("eos_token", "sep_token"),
+    "mask_token": ("mask_token",),
+}
+
 
 def write_whole(path, content):
     """Writes bytes aside first, so that no half-written file stays."""
@@ -19,6 +28,17 @@ def write_whole(path, content):
         raise
 
 
+def write_json(path, value):
+    write_whole(path, (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode())
+
+
+def write_vocabulary(path, vocabulary):
+    """Writes vocab.txt, a token a line in the order of the ids, if there is no gap in them."""
+    tokens = sorted(vocabulary, key=vocabulary.get)
+    if [vocabulary[token] for token in tokens] == list(range(len(tokens))):
+        write_whole(path, "".join(token + "\n" for token in tokens).encode())
+
+
 def read_json(path):
     """Reads a JSON object; a ValueError names the file that holds none."""
     with open(path, "rb") as file:
@@ -32,24 +52,62 @@ def read_json(path):
     return value
 
 
-def read_merges(path):
+def read_optional_json(folder, name):
+    """The object of a folder's JSON file, {} where there is none."""
+    path = os.path.join(folder, name)
+    return read_json(path) if os.path.exists(path) else {}
+
+
+def _read_lines(path):
+    """Pairs of line number and line of a UTF-8 file, which ends with its last line's end."""
+    with open(path, "rb") as file:
+        lines = file.read().split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    for number, line in enumerate(lines, 1):
+        try:
+            yield number, line.removesuffix(b"\r").decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{os.fspath(path)}:{number}: a line must be UTF-8. Received: {line[:60]!r}."
+            ) from error
+
+
+def read_vocabulary(path):
+    """Reads vocab.txt: a token a line, whose number from 0 is its id. Of equal tokens the last one counts.
+
+    Returns:
+        Dict from token to id.
+    """
+    return {line: number - 1 for number, line in _read_lines(path)}
+
+
+def read_merges(path, vocabulary=None):
     """Reads merges.txt: two tokens a line with a blank between, best first.
+
+    Args:
+        path: of the file.
+        vocabulary: dict from token to id, which must have both tokens and what they make; None: unchecked.
 
     Returns:
         List of (left, right) tuples of str.
     """
-    with open(path, encoding="utf-8", newline="\n") as file:
-        lines = file.read().split("\n")
     merges = []
-    for number, line in enumerate(lines, 1):
+    for number, line in _read_lines(path):
         if not line or (number == 1 and line.startswith("#version")):
             continue
-        pair = tuple(line.removesuffix("\r").split(" "))
+        pair = tuple(line.split(" "))
         if len(pair) != 2:
             raise ValueError(
                 f"{os.fspath(path)}:{number}: a line must have two tokens with a blank between. "
                 f"Received: {line[:60]!r}."
             )
+        for token in () if vocabulary is None else (*pair, "".join(pair)):
+            if token not in vocabulary:
+                raise ValueError(
+                    f"{os.fspath(path)}:{number}: merges must fit vocab.json. Received: {line[:60]!r}, of "
+                    f"which vocab.json lacks {token!r}. Take both files from one folder."
+                )
         merges.append(pair)
     return merges
 
@@ -58,23 +116,102 @@ def read_roles(folder):
     """The tokens that a folder's tokenizer_config.json and special_tokens_map.json name.
 
     Returns:
-        Dict from "pad_token", "unknown_token", "start_token", "end_token" to str.
+        Dict from "pad_token", "unknown_token", "start_token", "end_token", "mask_token" to str.
     """
-    names = {
-        "pad_token": "pad_token",
-        "unk_token": "unknown_token",
-        "bos_token": "start_token",
-        "eos_token": "end_token",
-    }
     roles = {}
     for file in ("special_tokens_map.json", "tokenizer_config.json"):
-        path = os.path.join(folder, file)
-        if not os.path.exists(path):
-            continue
-        config = read_json(path)
-        for theirs, ours in names.items():
-            token = config.get(theirs)
-            token = token["content"] if isinstance(token, dict) else token
-            if token is not None:
-                roles[ours] = token
+        config = read_optional_json(folder, file)
+        for ours, names in _ROLES.items():
+            tokens = [config[name] for name in names if config.get(name) is not None]
+            if tokens:
+                token = tokens[0]
+                roles[ours] = token["content"] if isinstance(token, dict) else token
     return roles
+
+
+def read_segments(folder):
+    """Whether a folder's model has segments: bool, or None where its files do not say."""
+    names = read_optional_json(folder, "tokenizer_config.json").get("model_input_names")
+    if names is not None:
+        return "token_type_ids" in names
+    config = read_optional_json(folder, "config.json")
+    # DistilBERT's config has no such field, and its model no such input.
+    return config.get("type_vocab_size", 0) > 1 if config else None
+
+
+def remember_source(tokenizer, folder):
+    """Keeps what a folder's tokenizer_config.json says, for save_pretrained."""
+    tokenizer._source_config = read_optional_json(folder, "tokenizer_config.json")
+    return tokenizer
+
+
+def write_tokenizer_config(folder, tokenizer, roles, own):
+    """Writes tokenizer_config.json: what the source said, our own fields, the roles.
+
+    Args:
+        folder: path.
+        tokenizer: has `has_segments`, and `_source_config` if it was read.
+        roles: dict from "pad", "unknown", "start", "end", "mask" to a token or None.
+        own: dict, further fields.
+    """
+    inputs = ["input_ids", *(["token_type_ids"] if tokenizer.has_segments else []), "attention_mask"]
+    # The class that takes tokenizer.json as it is.
+    fields = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs}
+    fields |= getattr(tokenizer, "_source_config", {})
+    for role, token in roles.items():
+        names = [name for name in _ROLES[f"{role}_token"] if fields.get(name) is not None]
+        # A template's start and end are transformers' cls and sep; any other's are bos and eos.
+        inside = token in tokenizer.template.tokens
+        new = _ROLES[f"{role}_token"][-1 if inside else 0]
+        fields |= {name: token for name in names or ([new] if token else [])}
+    write_json(os.path.join(folder, "tokenizer_config.json"), fields | own)
+
+
+def with_special_tokens(vocabulary, special):
+    """The vocabulary with those special tokens that it lacks at the next ids."""
+    vocabulary = dict(vocabulary)
+    following = max(vocabulary.values(), default=-1) + 1
+    for token in special:
+        if token not in vocabulary:
+            vocabulary[token] = following
+            following += 1
+    return vocabulary
+
+
+def added_tokens(config, strip_before=()):
+    """tokenizer.json's added_tokens, which has no place for roles: each token has its own."""
+    vocabulary = config.vocabulary
+    return [
+        {
+            "id": vocabulary[token],
+            "content": token,
+            "single_word": False,
+            "lstrip": token in strip_before,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+            "tfmodels_roles": [f"{role}_token" for role, name in config.roles.items() if name == token],
+        }
+        for token in sorted(config.special_tokens, key=vocabulary.get)
+    ]
+
+
+def add_tokens(vocabulary, added, path, reader):
+    """Puts tokenizer.json's added tokens into the vocabulary, and refuses what no reader does."""
+    for token in added:
+        for key, expected in (("special", True), ("single_word", False), ("rstrip", False)):
+            refuse(path, reader, f"{key} of the added token {token['content']!r}", token[key], expected)
+        vocabulary[token["content"]] = token["id"]
+
+
+def roles_of_added_tokens(added):
+    """The roles that a file of ours gives its tokens: dict from "pad_token" and so on; {} if none."""
+    return {role: token["content"] for token in added for role in token.get("tfmodels_roles", ())}
+
+
+def refuse(path, reader, what, received, expected):
+    """Raises ValueError where a file asks for what its reader does not do."""
+    if received != expected:
+        raise ValueError(
+            f"{os.fspath(path)}: {reader} reads files with {what} = {expected!r}. Received: {received!r}."
+        )

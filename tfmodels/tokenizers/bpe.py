@@ -2,19 +2,15 @@
 
 import json
 import os
-import re
 
 import tensorflow as tf
 
 from tfmodels.tokenizers import _bpe_json, _files
+from tfmodels.tokenizers._lookup import WholeWords
 from tfmodels.tokenizers._merges import Merges
+from tfmodels.tokenizers._special_tokens import SpecialTokens
 from tfmodels.tokenizers._words import character_classes, split_words
-from tfmodels.tokenizers.base import Tokenizer
-
-# White space by Unicode, as RE2's \s is ASCII only.
-_SPACES = r"[\t-\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"
-# No valid UTF-8 has this byte.
-_MARK = b"\xff"
+from tfmodels.tokenizers.base import Tokenizer, known_ids
 
 
 class BytePairTokenizer(Tokenizer):
@@ -31,13 +27,15 @@ class BytePairTokenizer(Tokenizer):
             the vocabulary lacks get the next ids.
         strip_before: list of str, special tokens that swallow the white space before them (RoBERTa's
             "<mask>").
-        pad_token, unknown_token, start_token, end_token: str, special tokens; None: there is none. A
-            vocabulary without padding is padded with its end token, which the padding mask hides.
+        pad_token, unknown_token, start_token, end_token, mask_token: str, special tokens; None: there is
+            none. A vocabulary without padding is padded with its end token, which the padding mask hides.
         add_prefix_space: bool, whether a text that does not begin with a blank gets one.
+        template: (str, str), where special tokens stand around one text and two, like RoBERTa's
+            `("<s> $A </s>", "<s> $A </s> </s> $B </s>")`; None: nowhere.
 
     Attributes:
         vocabulary_size: int.
-        pad_id, unknown_id, start_id, end_id: int, ids of the special tokens; -1 where there is none.
+        pad_id, unknown_id, start_id, end_id, mask_id: int, ids of the special tokens; -1: there is none.
 
     Raises:
         ValueError: the vocabulary lacks a byte, a merge does not fit it, or a token is unknown.
@@ -58,25 +56,31 @@ class BytePairTokenizer(Tokenizer):
         unknown_token=None,
         start_token=None,
         end_token=None,
+        mask_token=None,
         add_prefix_space=False,
+        template=None,
         name=None,
     ):
         super().__init__(name=name)
-        roles = {"pad": pad_token, "unknown": unknown_token, "start": start_token, "end": end_token}
+        roles = {
+            "pad": pad_token, "unknown": unknown_token, "start": start_token, "end": end_token,
+            "mask": mask_token,
+        }  # fmt: skip
         special = list(dict.fromkeys([*special_tokens, *strip_before, *filter(None, roles.values())]))
         self._config = _bpe_json.Config(
-            vocabulary=_with_special_tokens(vocabulary, special),
+            vocabulary=_files.with_special_tokens(vocabulary, special),
             merges=[tuple(pair) for pair in merges],
             special_tokens=special,
             strip_before=list(strip_before),
-            roles={f"{role}_token": token for role, token in roles.items()},
+            roles=roles,
             add_prefix_space=add_prefix_space,
         )
         vocabulary = self._config.vocabulary
-        ids = {role: vocabulary[token] if token else -1 for role, token in roles.items()}
         self.vocabulary_size = max(vocabulary.values()) + 1
-        self.unknown_id, self.start_id, self.end_id = ids["unknown"], ids["start"], ids["end"]
-        self.pad_id = ids["pad"] if pad_token else self.end_id
+        for role, token in roles.items():
+            setattr(self, f"{role}_id", -1 if token is None else vocabulary[token])
+        self.pad_id = self.end_id if pad_token is None else self.pad_id
+        self._set_template(template, vocabulary.get)
         self._make_tables(special)
 
     def _make_tables(self, special):
@@ -95,22 +99,17 @@ class BytePairTokenizer(Tokenizer):
         texts = [pieces.get(i, b"") for i in range(self.vocabulary_size)]
         special = {token: vocabulary[token] for token in special}
         kept = dict(enumerate(texts)) | {i: token.encode() for token, i in special.items()}
-        self._pieces = tf.constant(list(kept.values()), tf.string)
-        self._pieces_without_special = tf.constant(texts, tf.string)
-        self._patterns = _special_patterns(self._config)
+        # The last one is for ids that the vocabulary lacks.
+        self._pieces = tf.constant([*kept.values(), b""], tf.string)
+        self._pieces_without_special = tf.constant([*texts, b""], tf.string)
+        self._special = SpecialTokens(list(special), self._config.strip_before)
         # Most words are one token: those need no merging.
-        tokens, counts = self._merge(self._pieces_without_special)
+        tokens, counts = self._merge(tf.constant(texts, tf.string))
         alone = tf.RaggedTensor.from_row_lengths(tokens, counts)[:, :1].to_tensor(-1)[:, 0]
         alone = tf.where(counts == 1, alone, -1).numpy().tolist()
         words = {text: i for i, text in enumerate(texts) if alone[i] == i}
-        words |= {token.encode(): i for token, i in special.items()}
-        self._words = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer(
-                tf.constant(list(words.keys()), tf.string), tf.constant(list(words.values()), tf.int64)
-            ),
-            default_value=-1,
-        )
-        self._tokenize = tf.function(
+        self._whole_words = WholeWords(words | {token.encode(): i for token, i in special.items()})
+        self._tokenize_flat = tf.function(
             self._tokenize_batch, input_signature=[tf.TensorSpec((None,), tf.string)], autograph=False
         )
 
@@ -140,63 +139,18 @@ class BytePairTokenizer(Tokenizer):
         )
         return cls(vocabulary, merges, special_tokens, **options)
 
-    def _tokenize_flat(self, texts):
-        """Strings to ids, (batch,) to int32 ragged (batch, length)."""
-        return self._tokenize(texts)
-
     def _tokenize_batch(self, texts):
-        texts, is_special, splits = self._cut_out_special_tokens(texts)
-        words, word_splits = split_words(texts, is_special, self._classes)
-        ids = self._words.lookup(words)  # (words,)
-        unknown = tf.where(ids < 0)[:, 0]
-        distinct, number = tf.unique(tf.gather(words, unknown), tf.int64)
-        tokens, counts = self._merge(distinct)
-        # A pool of the one token of each word, or -1, and then those of the merged words.
-        pool = tf.concat([ids, tokens], 0)
-        begins = tf.cumsum(counts, exclusive=True) + tf.size(ids, tf.int64)
-        begins = tf.tensor_scatter_nd_update(
-            tf.range(tf.size(ids, tf.int64)), unknown[:, None], tf.gather(begins, number)
-        )
-        lengths = tf.tensor_scatter_nd_update(tf.ones_like(ids), unknown[:, None], tf.gather(counts, number))
-        ends = tf.concat([[0], tf.cumsum(lengths)], 0)  # (words + 1,)
-        at = tf.repeat(begins - ends[:-1], lengths) + tf.range(ends[-1])  # (tokens,)
-        return tf.RaggedTensor.from_row_splits(
-            tf.cast(tf.gather(pool, at), tf.int32),
-            tf.gather(ends, tf.gather(word_splits, splits)),
-            validate=False,
-        )
-
-    def _cut_out_special_tokens(self, texts):
-        """Pieces of texts, whether each is a special token, and the row splits of the texts' pieces."""
-
-        def one_piece():
-            count = tf.size(texts, tf.int64)
-            return texts, tf.zeros_like(texts, tf.bool), tf.range(count + 1)
-
-        def cut():
-            # Valid UTF-8 first, that the mark cannot stand in the text.
-            marked = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8")
-            if self._patterns.strip:
-                marked = tf.strings.regex_replace(marked, self._patterns.strip, r"\1")
-            marked = tf.strings.regex_replace(marked, self._patterns.mark, _MARK + rb"\1" + _MARK)
-            # Cut at the marks, every second piece is a special token.
-            pieces = tf.strings.split(marked, _MARK)
-            odd = tf.RaggedTensor.from_row_splits(
-                tf.range(tf.size(pieces.flat_values, tf.int64)), pieces.row_splits, validate=False
-            )
-            odd = (odd.flat_values - tf.gather(pieces.row_splits, pieces.value_rowids())) % 2 == 1
-            return pieces.flat_values, odd, pieces.row_splits
-
-        if self._patterns is None:
-            pieces, is_special, splits = one_piece()
-        else:
-            found = tf.strings.regex_full_match(texts, self._patterns.found)
-            pieces, is_special, splits = tf.cond(tf.reduce_any(found), cut, one_piece)
+        """Strings to ids, (batch,) to int32 ragged (batch, length)."""
+        pieces, is_special, splits = self._special.cut(texts)
         if self._config.add_prefix_space:
             bare = ~is_special & (tf.strings.length(pieces) > 0)
             bare &= tf.strings.substr(pieces, 0, 1) != " "
             pieces = tf.where(bare, tf.strings.join([" ", pieces]), pieces)
-        return pieces, is_special, splits
+        words, word_splits = split_words(pieces, is_special, self._classes)
+        tokens, ends = self._whole_words.tokens(words, self._merge)
+        return tf.RaggedTensor.from_row_splits(
+            tf.cast(tokens, tf.int32), tf.gather(ends, tf.gather(word_splits, splits)), validate=False
+        )
 
     def _merge(self, words):
         """Token ids of words: (tokens,), and how many each has, (words,)."""
@@ -206,13 +160,21 @@ class BytePairTokenizer(Tokenizer):
 
     def _detokenize_ragged(self, token_ids, skip_special_tokens):
         pieces = self._pieces_without_special if skip_special_tokens else self._pieces
-        texts = tf.strings.reduce_join(tf.gather(pieces, token_ids), -1)
+        ids = known_ids(token_ids.flat_values, self.vocabulary_size)
+        texts = tf.strings.reduce_join(token_ids.with_flat_values(tf.gather(pieces, ids)), -1)
         return tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8")
 
     def save(self, path):
         """Writes Hugging Face's tokenizer.json, which its libraries read as well."""
-        text = json.dumps(_bpe_json.to_json(self._config), ensure_ascii=False, indent=1)
+        text = json.dumps(_bpe_json.to_json(self._config, self.template), ensure_ascii=False, indent=1)
         _files.write_whole(path, text.encode())
+
+    def save_pretrained(self, folder):
+        """Writes the files of a Hugging Face folder: tokenizer.json and tokenizer_config.json."""
+        os.makedirs(folder, exist_ok=True)
+        self.save(os.path.join(folder, "tokenizer.json"))
+        own = {"add_prefix_space": self._config.add_prefix_space}
+        _files.write_tokenizer_config(folder, self, self._config.roles, own)
 
     @classmethod
     def load(cls, path):
@@ -239,38 +201,9 @@ class BytePairTokenizer(Tokenizer):
         if os.path.exists(path):
             options = _bpe_json.from_json(_files.read_json(path), path)
         elif os.path.exists(os.path.join(folder, "vocab.json")):
-            options = {
-                "vocabulary": _files.read_json(os.path.join(folder, "vocab.json")),
-                "merges": _files.read_merges(os.path.join(folder, "merges.txt")),
-            }
-            _bpe_json.guess_special_tokens(options)
+            options = _bpe_json.from_folder(folder)
         else:
             raise FileNotFoundError(
                 f"{os.fspath(folder)}: a folder must have tokenizer.json, or vocab.json and merges.txt."
             )
-        return cls(**(options | _files.read_roles(folder)))
-
-
-def _with_special_tokens(vocabulary, special):
-    vocabulary = dict(vocabulary)
-    for token in special:
-        if token not in vocabulary:
-            vocabulary[token] = max(vocabulary.values(), default=-1) + 1
-    return vocabulary
-
-
-class _Patterns:
-    """Regular expressions of RE2 that find special tokens, of several at one place the longest."""
-
-    def __init__(self, special, strip_before):
-        def any_of(tokens):
-            longest_first = sorted(tokens, key=len, reverse=True)
-            return "(" + "|".join(re.escape(token) for token in longest_first) + ")"
-
-        self.mark = any_of(special)
-        self.strip = _SPACES + any_of(strip_before) if strip_before else None
-        self.found = rf"(?s)\C*{self.mark}\C*"  # \C is any byte: the text may be no UTF-8
-
-
-def _special_patterns(config):
-    return _Patterns(config.special_tokens, config.strip_before) if config.special_tokens else None
+        return _files.remember_source(cls(**(options | _files.read_roles(folder))), folder)
