@@ -56,6 +56,7 @@ class Examples:
         self.lengths = lengths
         self.left_out = left_out
         self._values = values
+        self._axis_of = {name: fields[name].axis for name in values}
         self._begins = begins
         self._context = context
 
@@ -99,10 +100,13 @@ class Examples:
         Returns:
             Dict of name to an array: (tokens of all n,) along an axis, else (n, ...).
         """
+        return self._stored(numbers)
+
+    def _stored(self, numbers):
         at = {axis: positions(self._begins[axis][numbers], self.lengths[axis][numbers]) for axis in self.axes}
         fetched = {}
         for name, values in self._values.items():
-            axis = self.fields[name].axis
+            axis = self._axis_of[name]
             fetched[name] = values[numbers if axis is None else at[axis]]
         if self._context is not None:
             lengths = self.lengths[self.fields["y"].axis][numbers]

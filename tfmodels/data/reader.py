@@ -115,6 +115,8 @@ class Reader:
         iterator that is made of it is a pass: the next epoch, or from where `restore` has put it.
         """
         dataset = tf.data.Dataset.from_generator(self._batches, output_signature=self._signature())
+        if self._repeat:
+            dataset = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
         options = tf.data.Options()
         options.deterministic = True
         if self._shard[1] > 1:  # each worker has its own rows already

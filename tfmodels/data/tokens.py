@@ -1,9 +1,9 @@
 """Texts to token ids, all at once, with errors that name the text.
 
 What the tasks need of a tokenizer: `tokenize(texts)`, a list of str to an int32 ragged tensor (batch,
-length) without special tokens; `vocabulary_size`; and, where a task puts them, the ids `end_id` (what
-ends a text; BERT's [SEP]), `start_id` (what begins it; BERT's [CLS]), `mask_id` and `pad_id`, -1 where
-there is none.
+length) without special tokens; `vocabulary_size`; the ids `end_id`, `start_id`, `mask_id` and `pad_id`
+where a task puts them, -1 where there is none; and, for encoders, `encode(texts, pairs, max_length)`,
+`template` and `has_segments`, as tfmodels.tokenizers have them.
 """
 
 import concurrent.futures
@@ -29,8 +29,7 @@ def tokenize(tokenizer, texts):
         ragged = tokenizer.tokenize(chunk)
         return ragged.flat_values.numpy(), ragged.row_lengths().numpy()
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = list(pool.map(ids, _chunks(texts)))
+    parts = _side_by_side(ids, _chunks(texts))
     values = np.concatenate([np.zeros(0, np.int32), *(values for values, _ in parts)])
     if values.size and not 0 <= values.min() <= values.max() < tokenizer.vocabulary_size:
         raise ValueError(
@@ -40,11 +39,36 @@ def tokenize(tokenizer, texts):
     return Ragged(values, np.concatenate([np.zeros(0, np.int64), *(lengths for _, lengths in parts)]))
 
 
+def encode(tokenizer, texts, pairs=None, max_length=None):
+    """Rows with the template's special tokens, cut to max_length: dict of x's names to `Ragged`."""
+
+    def rows(chunk):
+        first, second = zip(*chunk, strict=True)
+        second = None if pairs is None else list(second)
+        encoded = tokenizer.encode(list(first), second, max_length=max_length)
+        encoded = {name: tensor.numpy() for name, tensor in encoded.items()}
+        real = encoded.pop("padding_mask") != 0
+        return {name: (ids[real], real.sum(axis=1)) for name, ids in encoded.items()}
+
+    parts = _side_by_side(rows, _chunks(list(zip(texts, pairs or texts, strict=True))))
+    return {
+        f"x/{name}": Ragged(
+            *(np.concatenate(arrays) for arrays in zip(*(p[name] for p in parts), strict=True))
+        )
+        for name in parts[0]
+    }
+
+
+def _side_by_side(function, chunks):
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(function, chunks))
+
+
 def _chunks(texts):
     chunk, size = [], 0
     for text in texts:
         chunk.append(text)
-        size += len(text)
+        size += len(text) if isinstance(text, str) else sum(map(len, text))
         if len(chunk) == _TEXTS_A_CALL or size >= _CHARACTERS_A_CALL:
             yield chunk
             chunk, size = [], 0
@@ -52,35 +76,83 @@ def _chunks(texts):
         yield chunk
 
 
-class Words:
-    """Token ids of words, each tokenized alone but for the blank before it; each distinct word once.
-
-    A word is what white space separates. It is tokenized with one blank before it (the first of a text
-    without), so the tokens of a text's words, joined, are the tokens of the text for tokenizers that
-    never join letters across a blank (WordPiece, SentencePiece, GPT-2's byte pairs), wherever the text
-    has single blanks.
+class Table:
+    """Token ids of strings, each distinct one tokenized once.
 
     Args:
         tokenizer: as this file's head has it.
-        texts: iterable of lists of str, the words of each text.
+        strings: iterable of str.
     """
 
-    def __init__(self, tokenizer, texts):
-        self._numbers = {}
-        for words in texts:
-            for i, word in enumerate(words):
-                self._numbers.setdefault(self._written(i, word), len(self._numbers))
-        self._ids = tokenize(tokenizer, list(self._numbers))
+    def __init__(self, tokenizer, strings):
+        distinct = list(dict.fromkeys(strings))
+        self._numbers = {string: i for i, string in enumerate(distinct)}
+        self._ids = tokenize(tokenizer, distinct)
 
-    @staticmethod
-    def _written(i, word):
-        return word if i == 0 else " " + word
+    def __getitem__(self, string):
+        return self._ids[self._numbers[string]]
 
-    def __call__(self, words):
-        """Ids of a text's words and the number of the word of each: (tokens,), (tokens,)."""
-        rows = [self._ids[self._numbers[self._written(i, word)]] for i, word in enumerate(words)]
-        ragged = Ragged.from_rows(rows)
-        return ragged.values, np.repeat(np.arange(len(rows), dtype=np.int32), ragged.lengths)
+
+def blank_before(tokenizer):
+    """What a word that is not a text's first is tokenized with: a blank, where it belongs to the word.
+
+    The tokens of words, each tokenized so, and joined, are those of the text, for tokenizers that join
+    nothing across a blank (WordPiece, SentencePiece, GPT-2's byte pairs), wherever it has single blanks.
+    """
+    whole, alone = tokenize(tokenizer, ["a b"]).values, tokenize(tokenizer, ["a", "b"]).values
+    return "" if np.array_equal(whole, alone) else " "
+
+
+def written(words, blank):
+    """Words as they stand in a text: with `blank_before` before all but the first."""
+    return [word if i == 0 else blank + word for i, word in enumerate(words)]
+
+
+class Frame:
+    """The special tokens around one text or two, by the tokenizer's template.
+
+    Args:
+        tokenizer: as this file's head has it.
+        pair: bool, whether there are two texts.
+    """
+
+    def __init__(self, tokenizer, pair=False):
+        form = tokenizer.template.pair if pair else tokenizer.template.single
+        # Empty texts leave the special tokens alone, in their order.
+        ids = tokenizer.encode([""], [""] if pair else None)["token_ids"][0].numpy().tolist()
+        self.size = len(ids)
+        ids = iter(ids)
+        self._items = [(t if t in ("$A", "$B") else next(ids), segment) for t, segment in form]
+        self._has_segments = tokenizer.has_segments
+
+    def before(self):
+        """Ids that stand before the first text."""
+        return [token for token, _ in self._items[: [token for token, _ in self._items].index("$A")]]
+
+    def around(self, *texts):
+        """Puts the special tokens around rows of ids.
+
+        Args:
+            *texts: one or two `Ragged`.
+
+        Returns:
+            A tuple of a dict of x's names to `Ragged`, and for each text the place where it begins in its
+            row, (rows,).
+        """
+        named = dict(zip(("$A", "$B"), texts, strict=False))
+        ids = segments = Ragged(np.zeros(0, np.int32), np.zeros(len(texts[0]), np.int64))
+        begins = []
+        for token, segment in self._items:
+            part = named.get(token)
+            if part is None:
+                part = Ragged(np.full(len(ids), token, np.int32), np.ones(len(ids), np.int64))
+            else:
+                begins.append(ids.lengths)
+            ids, segments = ids.followed_by(part), segments.followed_by(part.filled(segment))
+        x = {"x/token_ids": ids}
+        if self._has_segments:
+            x["x/segment_ids"] = segments
+        return x, begins
 
 
 def special_id(tokenizer, name):
