@@ -8,6 +8,7 @@ import concurrent.futures
 import dataclasses
 import json
 import os
+import zipfile
 import zlib
 
 import numpy as np
@@ -94,7 +95,7 @@ def read_tfrecords(prefix):
         with np.load(path) as file:
             index = dict(file)
         about = json.loads(str(index["about"]))
-    except (ValueError, KeyError, OSError, zlib.error) as error:
+    except (ValueError, KeyError, OSError, zlib.error, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: the index is damaged: {error}.") from error
     return _RecordExamples(prefix, index, about)
 

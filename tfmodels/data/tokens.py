@@ -117,6 +117,11 @@ class Frame:
     """
 
     def __init__(self, tokenizer, pair=False):
+        if not hasattr(tokenizer, "template"):
+            raise ValueError(
+                "The task puts special tokens where the tokenizer's template and encode say. Received: "
+                f"{type(tokenizer).__name__} without them."
+            )
         form = tokenizer.template.pair if pair else tokenizer.template.single
         # Empty texts leave the special tokens alone, in their order.
         ids = tokenizer.encode([""], [""] if pair else None)["token_ids"][0].numpy().tolist()
