@@ -1,6 +1,9 @@
 """The pipeline: packing, budgets, shards, and the position that a restart comes back to."""
 
 import json
+import pathlib
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -173,6 +176,16 @@ def test_fit_goes_on_where_it_stopped(lines):
     fit(model, second, 9)
     for a, b in zip(whole.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_a_killed_reader_goes_on():
+    """Twenty kills are the benchmark's; `test_a_restart_goes_on_where_it_stopped` is the fast twin."""
+    script = pathlib.Path(__file__).parents[2] / "examples" / "benchmarks" / "data.py"
+    result = subprocess.run(
+        [sys.executable, script, "--tries", "2"], capture_output=True, text=True, check=True
+    )
+    assert "equal those of one uninterrupted run: 2 of 2" in result.stdout
 
 
 def test_iterables_are_read_into_memory(tokenizer, bible):

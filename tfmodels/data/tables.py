@@ -40,11 +40,17 @@ def read_columns(table, columns):
         raise ValueError(f"Columns must be equally long. Received: {lengths}.")
     for name, column in zip(names, values, strict=True):
         for i, value in enumerate(column):
-            if value is None or (isinstance(value, float) and value != value):
+            if _is_missing(value):
                 raise ValueError(f"row {i}: a value must not be missing. Received: {value!r} in {name!r}.")
     if not values[0]:
         raise ValueError("The table must have rows. Received: none.")
     return _Rows(values[0] if isinstance(columns, str) else zip(*values, strict=True))
+
+
+def _is_missing(value):
+    # pandas has two of its own, and is not imported here.
+    pandas_missing = type(value).__name__ in ("NAType", "NaTType")
+    return value is None or pandas_missing or (isinstance(value, float) and value != value)
 
 
 def _by_column(table, names, known):

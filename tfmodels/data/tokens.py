@@ -6,9 +6,6 @@ where a task puts them, -1 where there is none; and, for encoders, `encode(texts
 `template` and `has_segments`, as tfmodels.tokenizers have them.
 """
 
-import concurrent.futures
-import os
-
 import numpy as np
 
 from tfmodels.data.ragged import Ragged
@@ -19,7 +16,7 @@ _CHARACTERS_A_CALL = 1_000_000
 
 
 def tokenize(tokenizer, texts):
-    """Token ids of texts, as a `Ragged`; calls of the tokenizer run side by side.
+    """Token ids of texts, as a `Ragged`.
 
     Raises:
         ValueError: an id is outside the tokenizer's vocabulary.
@@ -29,7 +26,7 @@ def tokenize(tokenizer, texts):
         ragged = tokenizer.tokenize(chunk)
         return ragged.flat_values.numpy(), ragged.row_lengths().numpy()
 
-    parts = _side_by_side(ids, _chunks(texts))
+    parts = [ids(chunk) for chunk in _chunks(texts)]
     values = np.concatenate([np.zeros(0, np.int32), *(values for values, _ in parts)])
     if values.size and not 0 <= values.min() <= values.max() < tokenizer.vocabulary_size:
         raise ValueError(
@@ -50,18 +47,13 @@ def encode(tokenizer, texts, pairs=None, max_length=None):
         real = encoded.pop("padding_mask") != 0
         return {name: (ids[real], real.sum(axis=1)) for name, ids in encoded.items()}
 
-    parts = _side_by_side(rows, _chunks(list(zip(texts, pairs or texts, strict=True))))
+    parts = [rows(chunk) for chunk in _chunks(zip(texts, pairs or texts, strict=True))]
     return {
         f"x/{name}": Ragged(
             *(np.concatenate(arrays) for arrays in zip(*(p[name] for p in parts), strict=True))
         )
         for name in parts[0]
     }
-
-
-def _side_by_side(function, chunks):
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(function, chunks))
 
 
 def _chunks(texts):
