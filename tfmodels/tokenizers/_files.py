@@ -116,15 +116,16 @@ def read_roles(folder):
     """The tokens that a folder's tokenizer_config.json and special_tokens_map.json name.
 
     Returns:
-        Dict from "pad_token", "unknown_token", "start_token", "end_token", "mask_token" to str.
+        Dict from "pad_token", "unknown_token", "start_token", "end_token", "mask_token" to str, or to
+        None where a file says that there is none.
     """
     roles = {}
     for file in ("special_tokens_map.json", "tokenizer_config.json"):
         config = read_optional_json(folder, file)
         for ours, names in _ROLES.items():
-            tokens = [config[name] for name in names if config.get(name) is not None]
+            tokens = [config[name] for name in names if name in config]
             if tokens:
-                token = tokens[0]
+                token = next((token for token in tokens if token is not None), None)
                 roles[ours] = token["content"] if isinstance(token, dict) else token
     return roles
 
@@ -145,7 +146,7 @@ def remember_source(tokenizer, folder):
     return tokenizer
 
 
-def write_tokenizer_config(folder, tokenizer, roles, own):
+def write_tokenizer_config(folder, tokenizer, roles, own, kinds=(0,)):
     """Writes tokenizer_config.json: what the source said, our own fields, the roles.
 
     Args:
@@ -153,17 +154,16 @@ def write_tokenizer_config(folder, tokenizer, roles, own):
         tokenizer: has `has_segments`, and `_source_config` if it was read.
         roles: dict from "pad", "unknown", "start", "end", "mask" to a token or None.
         own: dict, further fields.
+        kinds: which of transformers' names of start and end: 0, bos and eos; 1, cls and sep.
     """
     inputs = ["input_ids", *(["token_type_ids"] if tokenizer.has_segments else []), "attention_mask"]
     # The class that takes tokenizer.json as it is.
     fields = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs}
     fields |= getattr(tokenizer, "_source_config", {})
     for role, token in roles.items():
-        names = [name for name in _ROLES[f"{role}_token"] if fields.get(name) is not None]
-        # A template's start and end are transformers' cls and sep; any other's are bos and eos.
-        inside = token in tokenizer.template.tokens
-        new = _ROLES[f"{role}_token"][-1 if inside else 0]
-        fields |= {name: token for name in names or ([new] if token else [])}
+        names = _ROLES[f"{role}_token"]
+        names = [names[kind] for kind in kinds] if len(names) > 1 else names
+        fields |= dict.fromkeys(names, token)
     write_json(os.path.join(folder, "tokenizer_config.json"), fields | own)
 
 
@@ -194,6 +194,13 @@ def added_tokens(config, strip_before=()):
         }
         for token in sorted(config.special_tokens, key=vocabulary.get)
     ]
+
+
+def without_roles(content):
+    """The content as transformers writes it: in a folder tokenizer_config.json has the roles."""
+    for token in content["added_tokens"]:
+        del token["tfmodels_roles"]
+    return content
 
 
 def add_tokens(vocabulary, added, path, reader):

@@ -5,7 +5,7 @@ import hashlib
 import tensorflow as tf
 
 
-def sentencepiece(model):
+def sentencepiece(model, out_type=tf.int32):
     """A tensorflow_text.SentencepieceTokenizer whose model outlives TensorFlow's kernel caches.
 
     Upstream the model belongs to the kernel that made it, so that `keras.utils.set_random_seed`,
@@ -14,6 +14,7 @@ def sentencepiece(model):
 
     Args:
         model: bytes, a serialised SentencePiece model.
+        out_type: tf.int32 for ids, tf.string for pieces, of which unknown ones stay as they are.
 
     Raises:
         ImportError: there is no tensorflow_text.
@@ -33,7 +34,7 @@ def sentencepiece(model):
             name = f"tfmodels_sentencepiece_{hashlib.sha256(model).hexdigest()}"
             return gen_sentencepiece_tokenizer.sentencepiece_op(model=model, shared_name=name)
 
-    tokenizer = tensorflow_text.SentencepieceTokenizer(model, out_type=tf.int32)
+    tokenizer = tensorflow_text.SentencepieceTokenizer(model, out_type=out_type)
     tokenizer._model_resource = SharedModel()
     _ = tokenizer._model_resource.resource_handle  # made now, and not in some function's graph
     return tokenizer

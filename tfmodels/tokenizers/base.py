@@ -82,11 +82,11 @@ class Tokenizer(tf.Module):
         ids, segments = self._fill(form, rows)
         shape = (None, max_length if padding == "max_length" else None)
         dense = {
-            "token_ids": ids.to_tensor(self.pad_id, shape),
-            "padding_mask": tf.ones_like(ids).to_tensor(0, shape),
+            "token_ids": ids.to_tensor(self.pad_id, shape=shape),
+            "padding_mask": tf.ones_like(ids).to_tensor(0, shape=shape),
         }
         if self.has_segments:
-            dense["segment_ids"] = ids.with_flat_values(segments).to_tensor(0, shape)
+            dense["segment_ids"] = ids.with_flat_values(segments).to_tensor(0, shape=shape)
         return {name: x[0] for name, x in dense.items()} if scalar else dense
 
     def _form(self, pairs, max_length, padding, add_special_tokens):
@@ -162,6 +162,7 @@ def _truncate(rows, room):
     lengths = [row.row_lengths() for row in rows]
     if len(rows) == 1:
         return [_first(rows[0], tf.minimum(lengths[0], room))]
+    room = tf.constant(room, lengths[0].dtype)
     short, long = tf.minimum(*lengths), tf.maximum(*lengths)
     # The longer one gives until both are equal, and then both; of an odd room the longer gets more.
     even = room // 2

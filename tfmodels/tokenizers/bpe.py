@@ -80,7 +80,7 @@ class BytePairTokenizer(Tokenizer):
         for role, token in roles.items():
             setattr(self, f"{role}_id", -1 if token is None else vocabulary[token])
         self.pad_id = self.end_id if pad_token is None else self.pad_id
-        self._set_template(template, vocabulary.get)
+        self._set_template(template, vocabulary.get, segments=False)
         self._make_tables(special)
 
     def _make_tables(self, special):
@@ -172,9 +172,11 @@ class BytePairTokenizer(Tokenizer):
     def save_pretrained(self, folder):
         """Writes the files of a Hugging Face folder: tokenizer.json and tokenizer_config.json."""
         os.makedirs(folder, exist_ok=True)
-        self.save(os.path.join(folder, "tokenizer.json"))
+        content = _files.without_roles(_bpe_json.to_json(self._config, self.template))
+        _files.write_json(os.path.join(folder, "tokenizer.json"), content)
         own = {"add_prefix_space": self._config.add_prefix_space}
-        _files.write_tokenizer_config(folder, self, self._config.roles, own)
+        kinds = (0, 1) if self.template.tokens else (0,)
+        _files.write_tokenizer_config(folder, self, self._config.roles, own, kinds)
 
     @classmethod
     def load(cls, path):

@@ -170,10 +170,11 @@ class WordPieceTokenizer(Tokenizer):
     def save_pretrained(self, folder):
         """Writes the files of a Hugging Face folder: tokenizer.json, vocab.txt, tokenizer_config.json."""
         os.makedirs(folder, exist_ok=True)
-        self.save(os.path.join(folder, "tokenizer.json"))
+        content = _files.without_roles(_wordpiece_json.to_json(self))
+        _files.write_json(os.path.join(folder, "tokenizer.json"), content)
         _files.write_vocabulary(os.path.join(folder, "vocab.txt"), self._config.vocabulary)
         own = _wordpiece_json.tokenizer_config(self._config)
-        _files.write_tokenizer_config(folder, self, self._config.roles, own)
+        _files.write_tokenizer_config(folder, self, self._config.roles, own, kinds=(1,))
 
     @classmethod
     def load(cls, path):
