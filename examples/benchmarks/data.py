@@ -180,6 +180,8 @@ def next_of(iterator, count):
 
 
 def main():
+    # This file's own folder is first on the path, where a neighbour stands for the tokenizers library.
+    sys.path.pop(0)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="the folder of the corpora; without, only the kills are tried")
     parser.add_argument("--tries", type=int, default=20, help="kills of the reader")

@@ -28,6 +28,15 @@ def test_sequence_to_sequence(tokenizer):
             assert np.all(x[f"{side}_padding_mask"] == np.ones_like(x[f"{side}_token_ids"]))
 
 
+def test_special_tokens_of_both_sides(wordpiece, byte_pair):
+    """The template's, an end where it has none, and a start of the caller's."""
+    ((x, y, _),) = sequence_to_sequence([("God", "Jesus")], wordpiece, byte_pair, start_id=7)
+    source, target = wordpiece.encode("God")["token_ids"], byte_pair.tokenize("Jesus")
+    assert x["encoder_token_ids"].tolist() == source.numpy().tolist()
+    assert y.tolist() == [*target.numpy().tolist(), byte_pair.end_id]
+    assert x["decoder_token_ids"].tolist() == [7, *y.tolist()[:-1]]
+
+
 def test_the_limit_is_exact(tokenizer):
     longest = max(len(tokenizer.tokenize(side)) for side in PAIRS[0]) + 1
     for max_length, kept in ((longest, 1), (longest - 1, 0)):

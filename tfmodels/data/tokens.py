@@ -122,6 +122,11 @@ class Frame:
         self._items = [(t if t in ("$A", "$B") else next(ids), segment) for t, segment in form]
         self._has_segments = tokenizer.has_segments
 
+    @property
+    def last(self):
+        """The id that ends a row, or "$A" or "$B" where a text does."""
+        return self._items[-1][0]
+
     def before(self):
         """Ids that stand before the first text."""
         return [token for token, _ in self._items[: [token for token, _ in self._items].index("$A")]]

@@ -40,8 +40,8 @@ def masked_language_modelling(
         tokenizer: has `tokenize`, `encode`, `template`, `mask_id` and `vocabulary_size`.
         length: int, tokens a row, special ones included.
         next_sentence: bool, whether rows are pairs (appendix A.2): half of them a text and its
-            continuation, half a text and one from another document. Documents that are too short for two
-            sentences only give halves of the latter.
+            continuation, half a text and one from another document. Where two sentences do not fit into a
+            row, or a document has only one, it is always the latter: give length room for several.
         mask_rate: float, share of the tokens that are chosen.
         whole_words: bool, whether a word's tokens are chosen together; words are what white space
             separates.
