@@ -20,12 +20,21 @@ def test_sequence_to_sequence(tokenizer):
     assert len(examples) == 2  # the third is too long
     for (source, target), (x, y, weight) in zip(PAIRS[:2], examples, strict=True):
         source_ids, target_ids = (tokenizer.tokenize(t).numpy().tolist() for t in (source, target))
-        assert x["encoder_token_ids"].numpy().tolist() == [*source_ids, tokenizer.end_id]
-        assert x["decoder_token_ids"].numpy().tolist() == [tokenizer.start_id, *target_ids]
-        assert y.numpy().tolist() == [*target_ids, tokenizer.end_id]
-        assert weight.numpy().tolist() == [1.0] * len(y)
+        assert x["encoder_token_ids"].tolist() == [*source_ids, tokenizer.end_id]
+        assert x["decoder_token_ids"].tolist() == [tokenizer.start_id, *target_ids]
+        assert y.tolist() == [*target_ids, tokenizer.end_id]
+        assert weight.tolist() == [1.0] * len(y)
         for side in ("encoder", "decoder"):
             assert np.all(x[f"{side}_padding_mask"] == np.ones_like(x[f"{side}_token_ids"]))
+
+
+def test_special_tokens_of_both_sides(wordpiece, byte_pair):
+    """The template's, an end where it has none, and a start of the caller's."""
+    ((x, y, _),) = sequence_to_sequence([("God", "Jesus")], wordpiece, byte_pair, start_id=7)
+    source, target = wordpiece.encode("God")["token_ids"], byte_pair.tokenize("Jesus")
+    assert x["encoder_token_ids"].tolist() == source.numpy().tolist()
+    assert y.tolist() == [*target.numpy().tolist(), byte_pair.end_id]
+    assert x["decoder_token_ids"].tolist() == [7, *y.tolist()[:-1]]
 
 
 def test_the_limit_is_exact(tokenizer):
@@ -44,11 +53,11 @@ def test_causal_language_modelling(tokenizer, stride):
     scored = []
     for i, (x, y, weight) in enumerate(causal_language_modelling(texts, tokenizer, 7, stride)):
         begin = i * (stride or 7)
-        real = x["padding_mask"].numpy().astype(bool)
-        assert x["token_ids"].numpy()[real].tolist() == stream[begin : begin + 7][: real.sum()]
-        assert y.numpy()[real].tolist() == stream[begin + 1 : begin + 8]
-        assert not weight.numpy()[~real].any()
-        scored += y.numpy()[weight.numpy() == 1].tolist()
+        real = x["padding_mask"].astype(bool)
+        assert x["token_ids"][real].tolist() == stream[begin : begin + 7][: real.sum()]
+        assert y[real].tolist() == stream[begin + 1 : begin + 8]
+        assert real.all() and not weight[~real].any()
+        scored += y[weight == 1].tolist()
     assert scored == stream[1:]  # each token once, in order
 
 
@@ -66,7 +75,7 @@ def test_batches_by_size_pad_and_keep_all(tokenizer, bible):
 def test_batches_by_tokens(tokenizer, bible):
     examples = sequence_to_sequence(bible, tokenizer, max_length=60)
     real = positions = rows = 0
-    for x, y, _ in batches(examples, tokens_per_batch=600, shuffle=1000):
+    for x, y, _ in batches(examples, tokens_per_batch=600, shuffle=True):
         widest = max(x["encoder_token_ids"].shape[1], y.shape[1])
         assert y.shape[0] * widest <= 600
         positions += tf.size(y).numpy()
@@ -81,11 +90,11 @@ def test_shuffle_is_seeded_and_new_each_epoch(tokenizer, bible):
         return next(iter(data))[1].numpy().tolist()
 
     examples = sequence_to_sequence(bible[:50], tokenizer)
-    data = batches(examples, 50, shuffle=50, seed=3)
+    data = batches(examples, 50, shuffle=True, seed=3)
     a, b = first(data), first(data)
-    again = batches(examples, 50, shuffle=50, seed=3)
+    again = batches(examples, 50, shuffle=True, seed=3)
     assert a != b and [first(again), first(again)] == [a, b]
-    assert first(batches(examples, 50, shuffle=50, seed=4)) != a
+    assert first(batches(examples, 50, shuffle=True, seed=4)) != a
     assert sorted(a) != a and sorted(a) == sorted(b)
 
 

@@ -41,7 +41,7 @@ def demo_translation(minutes, output, strategy):
         )
 
     train_data = tfmodels.data.batches(
-        examples(train_pairs), tokens_per_batch=2048, shuffle=100_000, repeat=True
+        examples(train_pairs), tokens_per_batch=2048, shuffle=True, repeat=True
     )
     valid_data = tfmodels.data.batches(examples(valid_pairs), tokens_per_batch=2048)
     model = _train(build, train_data, valid_data, minutes, output, strategy)
@@ -83,7 +83,7 @@ def demo_generation(minutes, output, strategy):
             "tiny", vocabulary_size=tokenizer.vocabulary_size, max_sequence_length=length, dropout=0.0
         )
 
-    train_data = tfmodels.data.batches(examples("train"), 32, shuffle=100_000, repeat=True)
+    train_data = tfmodels.data.batches(examples("train"), 32, shuffle=True, repeat=True)
     valid_data = tfmodels.data.batches(examples("valid"), 32)
     model = _train(build, train_data, valid_data, minutes, output, strategy)
 

@@ -225,7 +225,7 @@ def _batches(config, examples, shuffle):
         size = {"tokens_per_batch": config.tokens_per_batch}
     else:
         size = {"batch_size": config.tokens_per_batch // config.max_length}
-    return data.batches(examples, shuffle=100_000 if shuffle else 0, seed=config.seed, **size)
+    return data.batches(examples, shuffle=shuffle, seed=config.seed, **size)
 
 
 def _optimizer(config, total_steps):

@@ -1,116 +1,122 @@
-"""Text to examples: (x, y, sample_weight), one example an element, not yet batched."""
+"""A data set's examples, by number: what the tasks make and a `Reader` reads.
 
-import tensorflow as tf
+Letters: n examples, t tokens.
+"""
 
-# Texts that one tokenizer call takes: enough to make its overhead vanish.
-_TEXTS_A_CALL = 1024
+import dataclasses
+
+import numpy as np
+
+from tfmodels.data.ragged import positions
 
 
-def sequence_to_sequence(pairs, tokenizer, target_tokenizer=None, max_length=128):
-    """Pairs of texts to examples for an encoder-decoder.
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """What one part of x, y or sample_weight is like.
+
+    Attributes:
+        axis: the padding mask of the tokens that the part runs along, such as "padding_mask"; None: one
+            value an example.
+        dtype: NumPy's name of the dtype.
+        shape: tuple of int, the shape of an example's value where axis is None.
+        pad: what stands where there is no token.
+    """
+
+    axis: str | None
+    dtype: str = "int32"
+    shape: tuple = ()
+    pad: int = 0
+
+
+class Examples:
+    """Examples in memory, any of them at once by their numbers.
+
+    A part is named by its place: "x/token_ids", "y", "y/start", "sample_weight". Padding masks are not
+    stored, nor are weights that are all 1: `Reader` makes them.
 
     Args:
-        pairs: list of (source, target) strings, or a tf.data.Dataset of such.
-        tokenizer: has `tokenize`, `start_id` and `end_id`.
-        target_tokenizer: for the target; None: `tokenizer`.
-        max_length: int; pairs with more tokens on either side, end included, are left out.
+        fields: dict of name to `Field`.
+        values: dict of name to an array: (total tokens,) along an axis, else (examples, ...).
+        begins: dict of axis to an int array, (examples,): where each example begins in the values.
+        lengths: dict of axis to an int array, (examples,): its tokens.
+        context: int array, (examples,), tokens at an example's beginning whose targets weigh nothing; None:
+            all weigh 1, or what "sample_weight" says.
+        left_out: int, examples that were too long and are not among these.
 
-    Returns:
-        tf.data.Dataset of (x, y, sample_weight): x a dict of `encoder_token_ids` and
-        `encoder_padding_mask`, int32 (source_length,), `decoder_token_ids` and
-        `decoder_padding_mask`, int32 (target_length,); y int32 (target_length,); sample_weight
-        float32 (target_length,).
-
-    Raises:
-        ValueError: there are no pairs, or an element is not a pair of texts.
+    Attributes:
+        labels: list of the classes' names, of tasks that have them; the place in it is the id.
     """
-    target_tokenizer = target_tokenizer or tokenizer
-    if not isinstance(pairs, tf.data.Dataset):
-        pairs = list(pairs)
-        if not pairs:
-            raise ValueError("There must be at least one pair of texts. Received: none.")
-        for i, pair in enumerate(pairs):
-            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-                raise ValueError(f"Each example must be a (source, target) pair. Number {i}: {pair!r}.")
-        pairs = tf.data.Dataset.from_tensor_slices(tuple(map(list, zip(*pairs, strict=True))))
 
-    def tokenize(source, target):
-        return tokenizer.tokenize(source), target_tokenizer.tokenize(target)
+    labels = None
 
-    def short_enough(source, target):
-        return tf.maximum(tf.size(source), tf.size(target)) < max_length
+    def __init__(self, fields, values, begins, lengths, context=None, left_out=0):
+        self.fields = dict(fields)
+        if context is not None:
+            self.fields["sample_weight"] = Field(fields["y"].axis, "float32")
+        self.lengths = lengths
+        self.left_out = left_out
+        self._values = values
+        self._axis_of = {name: fields[name].axis for name in values}
+        self._begins = begins
+        self._context = context
 
-    def example(source, target):
-        encoder_ids = tf.concat([source, [tokenizer.end_id]], 0)
-        decoder_ids = tf.concat([[target_tokenizer.start_id], target], 0)
-        x = {
-            "encoder_token_ids": encoder_ids,
-            "encoder_padding_mask": tf.ones_like(encoder_ids),
-            "decoder_token_ids": decoder_ids,
-            "decoder_padding_mask": tf.ones_like(decoder_ids),
-        }
-        y = tf.concat([target, [target_tokenizer.end_id]], 0)
-        return x, y, tf.ones_like(y, tf.float32)
+    @classmethod
+    def from_ragged(cls, parts, pad=None, left_out=0, **dense):
+        """From rows that are stored end to end.
 
-    return (
-        pairs.batch(_TEXTS_A_CALL)
-        .map(tokenize, num_parallel_calls=tf.data.AUTOTUNE)
-        .unbatch()
-        .filter(short_enough)
-        .map(example)
-    )
+        Args:
+            parts: dict of axis to dict of name to `Ragged`, all of an axis cut alike.
+            pad: dict of name to the id that pads it.
+            left_out: int, as the class has it.
+            **dense: `y=array`, one value an example.
+        """
+        fields, values, begins, lengths = {}, {}, {}, {}
+        for axis, columns in parts.items():
+            for name, ragged in columns.items():
+                dtype = "float32" if name.startswith("sample_weight") else ragged.values.dtype.name
+                fields[name] = Field(axis, dtype, pad=(pad or {}).get(name, 0))
+                values[name] = ragged.values
+                begins[axis], lengths[axis] = ragged.begins, ragged.lengths
+        for name, array in dense.items():
+            fields[name] = Field(None, array.dtype.name, array.shape[1:])
+            values[name] = array
+        return cls(fields, values, begins, lengths, left_out=left_out)
 
+    def __len__(self):
+        return len(next(iter(self.lengths.values())))
 
-def causal_language_modelling(texts, tokenizer, length, stride=None):
-    """Running text to rows of `length` tokens for a decoder: each token predicts the next.
+    @property
+    def axes(self):
+        """Names of the padding masks."""
+        return list(self.lengths)
 
-    The texts are joined, each ended by the end token, and cut into rows. The last row is padded.
+    def fetch(self, numbers, epoch=0):
+        """Values of some examples.
 
-    Args:
-        texts: list of str, in their order.
-        tokenizer: has `tokenize`, `end_id` and `pad_id`.
-        length: int, tokens a row.
-        stride: int, where the next row begins; None: `length`. With a smaller stride rows overlap,
-            and tokens that the row before has scored get weight 0 and serve as context: each token
-            of the text is scored exactly once.
+        Args:
+            numbers: int array, (n,).
+            epoch: int, for values that are drawn anew each epoch.
 
-    Returns:
-        tf.data.Dataset of (x, y, sample_weight): x a dict of `token_ids` and `padding_mask`, int32
-        (length,); y int32 (length,), the next tokens; sample_weight float32 (length,).
+        Returns:
+            Dict of name to an array: (tokens of all n,) along an axis, else (n, ...).
+        """
+        return self._stored(numbers)
 
-    Raises:
-        ValueError: there is no text; stride is not between 1 and length.
-    """
-    stride = length if stride is None else stride
-    if not 1 <= stride <= length:
-        raise ValueError(f"stride must be from 1 to length={length}. Received: stride={stride}.")
-    texts = [text for text in texts if text]
-    if not texts:
-        raise ValueError("There must be at least one text. Received: none.")
-    parts = []
-    for begin in range(0, len(texts), _TEXTS_A_CALL):
-        ids = tokenizer.tokenize(texts[begin : begin + _TEXTS_A_CALL])
-        ends = tf.fill((ids.nrows(), 1), tokenizer.end_id)
-        parts.append(tf.concat([ids, ends], axis=1).flat_values)
-    # An end first: the beginning of the text is predicted like that of any other.
-    stream = tf.concat([[tokenizer.end_id], *parts], 0)
-    count = tf.size(stream) - 1  # targets
-    # The first row scores all its tokens, each later one its last `stride`.
-    rows = 1 + tf.maximum(0, -(-(count - length) // stride))
+    def _stored(self, numbers):
+        at = {axis: positions(self._begins[axis][numbers], self.lengths[axis][numbers]) for axis in self.axes}
+        fetched = {}
+        for name, values in self._values.items():
+            axis = self._axis_of[name]
+            fetched[name] = values[numbers if axis is None else at[axis]]
+        if self._context is not None:
+            lengths = self.lengths[self.fields["y"].axis][numbers]
+            inside = positions(np.zeros_like(lengths), lengths)
+            fetched["sample_weight"] = inside >= np.repeat(self._context[numbers], lengths)
+        return fetched
 
-    def row(i):
-        begin = tf.cast(i, tf.int32) * stride
-        window = stream[begin : begin + length + 1]
-        targets = tf.size(window) - 1
-        padding = [[0, length - targets]]
-        scored = (tf.range(length) < targets) & ((i == 0) | (tf.range(length) >= length - stride))
-        x = {
-            "token_ids": tf.ensure_shape(
-                tf.pad(window[:-1], padding, constant_values=tokenizer.pad_id), (length,)
-            ),
-            "padding_mask": tf.ensure_shape(tf.pad(tf.ones_like(window[:-1]), padding), (length,)),
-        }
-        y = tf.ensure_shape(tf.pad(window[1:], padding, constant_values=tokenizer.pad_id), (length,))
-        return x, y, tf.cast(scored, tf.float32)
+    def __iter__(self):
+        """(x, y, sample_weight) of each example, unpadded, as NumPy arrays."""
+        from tfmodels.data.assembly import assemble, nested
 
-    return tf.data.Dataset.range(tf.cast(rows, tf.int64)).map(row)
+        for i in range(len(self)):
+            yield nested(assemble(self, np.array([i]), np.zeros(1, np.int64), rows=1), row=0)

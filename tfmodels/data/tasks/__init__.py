@@ -1,0 +1,1 @@
+"""Texts to examples, a file a kind of task."""
