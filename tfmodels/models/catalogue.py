@@ -5,13 +5,21 @@ import dataclasses
 
 import keras
 
+from tfmodels.models.bart import SIZES as BART_SIZES
+from tfmodels.models.bart import BartConfig, bart
 from tfmodels.models.base import make_config
 from tfmodels.models.bert import SIZES as BERT_SIZES
 from tfmodels.models.bert import BertConfig, bert
 from tfmodels.models.gpt2 import SIZES as GPT2_SIZES
 from tfmodels.models.gpt2 import GPT2Config, gpt2
+from tfmodels.models.llama import SIZES as LLAMA_SIZES
+from tfmodels.models.llama import LlamaConfig, llama
+from tfmodels.models.t5 import SIZES as T5_SIZES
+from tfmodels.models.t5 import T5Config, t5
 from tfmodels.models.transformer import SIZES as TRANSFORMER_SIZES
 from tfmodels.models.transformer import TransformerConfig, transformer
+from tfmodels.models.transformer_xl import SIZES as TRANSFORMER_XL_SIZES
+from tfmodels.models.transformer_xl import TransformerXLConfig, transformer_xl
 
 _HEADS = (
     "sequence_classification",
@@ -26,9 +34,13 @@ _DECODER = ("causal_language_modelling", *_HEADS)
 
 # Builder, config class, sizes, and tasks: what the model does itself, and what a head makes of it.
 _ARCHITECTURES = (
+    (bart, BartConfig, BART_SIZES, ("sequence_to_sequence",)),
     (bert, BertConfig, BERT_SIZES, _ENCODER),
     (gpt2, GPT2Config, GPT2_SIZES, _DECODER),
+    (llama, LlamaConfig, LLAMA_SIZES, _DECODER),
+    (t5, T5Config, T5_SIZES, ("sequence_to_sequence",)),
     (transformer, TransformerConfig, TRANSFORMER_SIZES, ("sequence_to_sequence",)),
+    (transformer_xl, TransformerXLConfig, TRANSFORMER_XL_SIZES, ("causal_language_modelling",)),
 )
 
 
@@ -57,7 +69,7 @@ def list_models():
 
     Example:
         >>> [(info.architecture, info.size) for info in list_models()][:2]
-        [('bert', 'tiny'), ('bert', 'distil')]
+        [('bart', 'tiny'), ('bart', 'marian_base')]
     """
     found = []
     for builder, config_class, sizes, tasks in _ARCHITECTURES:

@@ -35,6 +35,7 @@ class Head:
         tensors: function to the head's `Tensor`s: of the model's config where the backbone is the
             model, else of the backbone's config and the head's.
         backbone: dict of the backbone config's fields that this class always has.
+        prefix: str, before the backbone's tensors where it is not the architecture's own.
         backbone_class: class of the backbone where it is not the architecture's own.
         backbone_tensors: function of the backbone's config to its `Tensor`s, likewise.
         without: names of the backbone config's parts that this class leaves out, such as a pooler.
@@ -49,6 +50,7 @@ class Head:
     fixed: dict = dataclasses.field(default_factory=dict)
     tensors: Callable = lambda *configs: ()
     backbone: dict = dataclasses.field(default_factory=dict)
+    prefix: str | None = None
     backbone_class: type | None = None
     backbone_tensors: Callable | None = None
     without: tuple = ()
@@ -70,6 +72,10 @@ class Head:
         if self.model is None:
             return None
         return self.model.config_class(**fields, **self.fixed_fields(backbone_config))
+
+    def stored_prefix(self, architecture):
+        """What a checkpoint with this head has before the backbone's tensors."""
+        return architecture.prefix if self.prefix is None else self.prefix
 
     def own_tensors(self, backbone_config, config):
         """The head's `Tensor`s."""

@@ -1,6 +1,7 @@
 """config.json and weight maps of Llama, Mistral, Qwen2 and Qwen3; they share their tensors' names."""
 
 from tfmodels.models.llama import Llama, LlamaConfig
+from tfmodels.pretrained import heads
 from tfmodels.pretrained.architecture import Architecture, Head
 from tfmodels.pretrained.fields import Fields, activation_name
 from tfmodels.pretrained.tensors import Tensor, linear, tensor
@@ -236,7 +237,28 @@ def _language_head(config):
         yield Tensor("lm_head.weight", shape, ("token_embedding.reverse_embeddings",), True)
 
 
-def _architecture(model_type, class_name, read_config, write_config, holds):
+# Without its language head the decoder has only the words in.
+_BARE = {"tie_embeddings": True}
+
+
+def _heads(class_name, answers_prefix):
+    return {
+        f"{class_name}ForCausalLM": Head("causal_language_modelling", tensors=_language_head),
+        # The bare decoder becomes a language model too: its words out are its words in.
+        f"{class_name}Model": Head(None, backbone=_BARE),
+        f"{class_name}ForSequenceClassification": heads.sequence_classification(
+            "score", pooling="last", use_bias=False, backbone=_BARE
+        ),
+        f"{class_name}ForTokenClassification": heads.token_classification(
+            "score", dropout=("classifier_dropout", "hidden_dropout", 0.1), backbone=_BARE
+        ),
+        f"{class_name}ForQuestionAnswering": heads.question_answering(
+            "qa_outputs", prefix=answers_prefix, backbone=_BARE
+        ),
+    }
+
+
+def _architecture(model_type, class_name, read_config, write_config, holds, answers_prefix="transformer."):
     return Architecture(
         model_type=model_type,
         backbone=Llama,
@@ -244,11 +266,7 @@ def _architecture(model_type, class_name, read_config, write_config, holds):
         read_config=read_config,
         write_config=write_config,
         tensors=tensors,
-        heads={
-            f"{class_name}ForCausalLM": Head("causal_language_modelling", tensors=_language_head),
-            # The bare decoder becomes a language model too: its words out are its words in.
-            f"{class_name}Model": Head(None, backbone={"tie_embeddings": True}),
-        },
+        heads=_heads(class_name, answers_prefix),
         # Frequencies that early versions stored, and the tied matrix that some store twice.
         ignored=(r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq", r"lm_head\.weight"),
         holds=holds,
@@ -277,7 +295,7 @@ def _qwen3_holds(config):
 
 ARCHITECTURES = {
     "llama": _architecture("llama", "Llama", read_llama, write_llama, _llama_holds),
-    "mistral": _architecture("mistral", "Mistral", read_mistral, write_mistral, _mistral_holds),
+    "mistral": _architecture("mistral", "Mistral", read_mistral, write_mistral, _mistral_holds, "model."),
     "qwen2": _architecture("qwen2", "Qwen2", read_qwen2, write_qwen2, _qwen2_holds),
     "qwen3": _architecture("qwen3", "Qwen3", read_qwen3, write_qwen3, _qwen3_holds),
 }

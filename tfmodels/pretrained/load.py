@@ -110,7 +110,7 @@ def stored_tensors(architecture, head, config, head_config, prefix, present=None
     for before, entries in ((prefix, backbone), ("", head.own_tensors(config, head_config))):
         for entry in entries:
             # Copies are named as in a checkpoint with a head.
-            cut = "" if prefix else architecture.prefix
+            cut = "" if prefix else head.stored_prefix(architecture)
             names = [before + entry.name, *(name.removeprefix(cut) for name in entry.copies)]
             held = [name for name in names if name in (present or ())]
             if not held and not (entry.optional and present is not None):
@@ -187,8 +187,8 @@ def _read_fields(folder):
 
 def _stored_prefix(checkpoint, architecture):
     """The backbone's prefix in this file: checkpoints of the bare backbone have none."""
-    headed = any(name.startswith(architecture.prefix) for name in checkpoint.shapes)
-    return architecture.prefix if headed else ""
+    prefixes = dict.fromkeys(head.stored_prefix(architecture) for head in architecture.heads.values())
+    return next((p for p in prefixes if any(name.startswith(p) for name in checkpoint.shapes)), "")
 
 
 def _check_tensor(checkpoint, name, entry):

@@ -70,7 +70,8 @@ def save_pretrained(model, folder):
     if same:
         name = source.name
         head = architecture.heads[name] if head.task != "sentence_embedding" else head
-    prefix = source.prefix if same else architecture.prefix if architecture.heads[name].task else ""
+    prefix = head.stored_prefix(architecture) if architecture.heads[name].task else ""
+    prefix = source.prefix if same else prefix
     folder = os.path.abspath(os.fspath(folder))
     os.makedirs(os.path.dirname(folder), exist_ok=True)
     aside = tempfile.mkdtemp(prefix=f".{os.path.basename(folder)}.", dir=os.path.dirname(folder))
