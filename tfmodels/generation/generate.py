@@ -92,12 +92,13 @@ def check_tokenizer(model, tokenizer):
 def encode_prompts(model, tokenizer, texts, max_length=None):
     """Texts to the model's inputs, in graph ops.
 
-    An encoder's text ends with the end token. A decoder's empty prompt becomes the end token,
-    which stands before every text that it was trained on.
+    An encoder's text has the special tokens of the tokenizer's template around it, and an end in any
+    case. A decoder's has those that stand before; with none of them an empty prompt becomes the end
+    token, which stands before every text that such a model was trained on.
 
     Args:
         model: keeps the protocol of `GenerativeModel`.
-        tokenizer: has `tokenize` and `end_id`.
+        tokenizer: has `tokenize` and `end_id`; may have a `template` and `encode`.
         texts: strings, (batch,).
         max_length: int; cuts longer prompts, an encoder's at the end and a decoder's at the
             beginning; None: cuts nothing.
@@ -106,19 +107,39 @@ def encode_prompts(model, tokenizer, texts, max_length=None):
         Dict of ids and mask, int32 (batch, length).
     """
     ids = tokenizer.tokenize(texts)
+    before, after = _around(tokenizer)
     if is_encoder_decoder(model):
+        if not after or after[-1] != tokenizer.end_id:
+            after = [*after, tokenizer.end_id]
         if max_length is not None:
-            ids = ids[:, : max_length - 1]
-        ids = tf.concat([ids, tf.fill((ids.nrows(), 1), tokenizer.end_id)], axis=1)
+            ids = ids[:, : max_length - len(before) - len(after)]
+        ids = tf.concat([_column(ids, before), ids, _column(ids, after)], axis=1)
     else:
         if max_length is not None:
-            ids = ids[:, -max_length:]
+            ids = ids[:, -(max_length - len(before)) :]
+        ids = tf.concat([_column(ids, before), ids], axis=1)
         empty = tf.cast(ids.row_lengths() == 0, ids.row_splits.dtype)
         ends = tf.fill(tf.reduce_sum(empty)[None], tokenizer.end_id)
         ids = tf.concat([tf.RaggedTensor.from_row_lengths(ends, empty), ids], axis=1)
     mask = tf.ones_like(ids)
     ids_name, mask_name = prompt_names(model)
     return {ids_name: ids.to_tensor(), mask_name: mask.to_tensor()}
+
+
+def _around(tokenizer):
+    """The ids that the tokenizer's template puts before and after one text: two lists of int."""
+    template = getattr(tokenizer, "template", None)
+    if template is None or not template.tokens:
+        return [], []
+    with tf.init_scope():  # as values, also while a function is traced
+        ids = tokenizer.encode("")["token_ids"].numpy().tolist()
+    place = [token for token, _ in template.single].index("$A")
+    return ids[:place], ids[place:]
+
+
+def _column(ids, values):
+    """The values in each row of ids: int32 (batch, number of values)."""
+    return tf.tile(tf.constant([values], tf.int32, shape=(1, len(values))), (ids.nrows(tf.int32), 1))
 
 
 def generate_ids(model, inputs, options, rules):

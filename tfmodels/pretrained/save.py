@@ -34,12 +34,13 @@ _OTHER_FILES = (
     "vocab.json",
     "vocab.txt",
 )
+_GENERATION_FILES = ("generation_config.json",)
 # transformers refuses a config.json with these.
 _GENERATION_ONLY = ("bad_words_ids", "forced_bos_token_id", "forced_eos_token_id")
 _SHARD_BYTES = 5_000_000_000  # one file stays below what common file systems and hosts take
 
 
-def save_pretrained(model, folder):
+def save_pretrained(model, folder, tokenizer=None):
     """Writes a model as config.json and safetensors, as transformers reads them.
 
     The folder is written aside and put in place at the end. A model that `from_pretrained` read
@@ -49,51 +50,59 @@ def save_pretrained(model, folder):
     Args:
         model: a model of an architecture that transformers has.
         folder: path; an existing folder's config and weights are replaced.
+        tokenizer: its files are written too; None: those of the folder that the model came from.
 
     Raises:
         ValueError: transformers has no such model; it is quantized.
 
     Example:
-        >>> tfmodels.save_pretrained(model, "checkpoints/fine_tuned")
+        >>> tfmodels.save_pretrained(model, "checkpoints/fine_tuned", tokenizer)
     """
     if any(layer.quantization_mode for layer in model._flatten_layers()):
         raise ValueError(
             "save_pretrained writes float weights. Received: a quantized model. "
             "Save it with model.save, or save the model before quantize."
         )
-    source = getattr(model, "pretrained_source", None)
+    named = by_model(model)
+    folder = os.path.abspath(os.fspath(folder))
+    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    aside = tempfile.mkdtemp(prefix=f".{os.path.basename(folder)}.", dir=os.path.dirname(folder))
+    try:
+        os.chmod(aside, 0o755)  # mkdtemp's own is for the owner alone
+        source = _write_model(model, *named, aside)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(aside)
+        if source:
+            _copy_others(source.folder, aside, _OTHER_FILES if tokenizer is None else _GENERATION_FILES)
+        _put_in_place(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_model(model, architecture, name, head, folder):
+    """Writes weights and configs; returns the model's `Source`, or None."""
     backbone = getattr(model, "backbone", model)
-    architecture, name, head = by_model(model)
-    if source is None:  # a head that was put on a loaded backbone: its folder still has the tokenizer
-        source = getattr(backbone, "pretrained_source", None)
+    # A head that was put on a loaded backbone by hand has its backbone's.
+    source = getattr(model, "pretrained_source", None) or getattr(backbone, "pretrained_source", None)
     same = source is not None and _is_class(architecture, source.name, model, backbone)
     if same:
         name = source.name
         head = architecture.heads[name] if head.task != "sentence_embedding" else head
     prefix = head.stored_prefix(architecture) if architecture.heads[name].task else ""
     prefix = source.prefix if same else prefix
-    folder = os.path.abspath(os.fspath(folder))
-    os.makedirs(os.path.dirname(folder), exist_ok=True)
-    aside = tempfile.mkdtemp(prefix=f".{os.path.basename(folder)}.", dir=os.path.dirname(folder))
-    try:
-        os.chmod(aside, 0o755)  # mkdtemp's own is for the owner alone
-        config = head.backbone_config(backbone.config)
-        head_config = None if head.model is None else model.config
-        present = source.dtypes if same else None
-        entries = dict(stored_tensors(architecture, head, config, head_config, prefix, present))
-        dtypes = _stored_dtypes(entries, source, prefix) if source else {}
-        _write_weights(model, entries, dtypes, source.carried if same else {}, aside)
-        fields, generation = _fields(model, architecture, name, head, source)
-        _write_json(fields, aside, "config.json")
-        if generation:
-            _write_json(generation, aside, "generation_config.json")
-        if head.task == "sentence_embedding":
-            write_sentence_files(model.config, config.hidden_dim, aside)
-        if source:
-            _copy_others(source.folder, aside)
-        _put_in_place(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    config = head.backbone_config(backbone.config)
+    head_config = None if head.model is None else model.config
+    present = source.dtypes if same else None
+    entries = dict(stored_tensors(architecture, head, config, head_config, prefix, present))
+    dtypes = _stored_dtypes(entries, source, prefix) if source else {}
+    _write_weights(model, entries, dtypes, source.carried if same else {}, folder)
+    fields, generation = _fields(model, architecture, name, head, source)
+    _write_json(fields, folder, "config.json")
+    if generation:
+        _write_json(generation, folder, "generation_config.json")
+    if head.task == "sentence_embedding":
+        write_sentence_files(model.config, config.hidden_dim, folder)
+    return source
 
 
 def _is_class(architecture, name, model, backbone):
@@ -194,8 +203,8 @@ def _write_json(value, folder, name):
         file.write("\n")
 
 
-def _copy_others(source, folder):
-    for name in _OTHER_FILES:
+def _copy_others(source, folder, names):
+    for name in names:
         path = os.path.join(source, name)
         if os.path.isfile(path) and not os.path.exists(os.path.join(folder, name)):
             shutil.copyfile(path, os.path.join(folder, name))
