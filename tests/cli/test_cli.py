@@ -99,7 +99,7 @@ def test_train_generation_task(config, tmp_path):
         ({"epochs": "many"}, "epochs"),
         ({"epochs": 0}, "epochs must be at least 1. Received: 0"),
         ({"max_length": 500}, "max_length=500, max_sequence_length=128"),
-        ({"max_length": 1}, "no example is as short as max_length=1"),
+        ({"max_length": 1}, "at least one example. Received: none. 200 were too long"),
         ({"train": "/nowhere.tsv"}, "'/nowhere.tsv'"),
         ({"train": "lm_novels"}, "'lm_novels'"),
         ({"task": "poetry"}, "poetry"),
