@@ -1,5 +1,6 @@
 """Checkpoints made by transformers (tests/fixtures/make_pretrained.py): answers, round trips."""
 
+import functools
 import json
 import pathlib
 import shutil
@@ -61,6 +62,12 @@ def read(name):
     return tfmodels.from_pretrained(FIXTURES / name), inputs, arrays
 
 
+@functools.cache
+def shared(name):
+    """`read`, once for the tests that leave the model as it is."""
+    return read(name)
+
+
 def stored(folder):
     """Every tensor of a folder: name -> (bytes, dtype, shape)."""
     tensors = {}
@@ -74,7 +81,7 @@ def stored(folder):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_outputs_equal_transformers(name):
-    model, inputs, arrays = read(name)
+    model, inputs, arrays = shared(name)
     mask = inputs[list(model.input_pairs.values())[-1][0]] != 0
     outputs = named_outputs(model, inputs)
     theirs = {ours: arrays[f"output_{name}"] for name, ours in OUTPUTS.items() if f"output_{name}" in arrays}
@@ -141,7 +148,7 @@ def test_generated_batches_equal_transformers(name, beams, early):
 @pytest.mark.parametrize("name", NAMES)
 def test_round_trip(name, tmp_path):
     """The same tensors, bit for bit, in their stored types, and the same config."""
-    tfmodels.save_pretrained(tfmodels.from_pretrained(FIXTURES / name), tmp_path / "out")
+    tfmodels.save_pretrained(shared(name)[0], tmp_path / "out")
     assert stored(tmp_path / "out") == stored(FIXTURES / name)
     saved = json.loads((tmp_path / "out" / "config.json").read_text())
     assert saved == json.loads((FIXTURES / name / "config.json").read_text())
@@ -151,7 +158,7 @@ def test_round_trip(name, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_round_trip_without_the_source(name, tmp_path):
     """A model that was saved by Keras in between knows no folder: all is written from its config."""
-    model, inputs, _ = read(name)
+    model, inputs, _ = shared(name)
     copy = type(model).from_config(model.get_config())
     copy.set_weights(model.get_weights())
     tfmodels.save_pretrained(copy, tmp_path / "out")
