@@ -6,16 +6,15 @@ Shape letters: b batch, l length, d hidden_dim, v vocabulary_size.
 import dataclasses
 
 import keras
-from keras import ops
 
 from tfmodels.layers import PositionalEmbedding, TransformerBlock
 from tfmodels.models.base import (
-    TransformerModel,
     check_config,
     check_special_ids,
     make_config,
     token_input,
 )
+from tfmodels.models.decoder import DecoderModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +79,7 @@ SIZES = {
 
 
 @keras.saving.register_keras_serializable("tfmodels")
-class GPT2(TransformerModel):
+class GPT2(DecoderModel):
     """GPT-2 with its language-modelling head: ids in, logits out.
 
     Args:
@@ -168,33 +167,6 @@ class GPT2(TransformerModel):
                 x, block_cache = block(x, cache=cache[i], index=index, training=training)
                 new_cache.append(block_cache)
         return self.final_norm(x), new_cache
-
-    def final_hidden(self, x, training=None):
-        return self.forward(self.complete_inputs(x), training=training)[0]
-
-    def output_kernel(self):
-        if self.config.tie_embeddings:
-            return self.token_embedding.embeddings
-        return ops.transpose(self.token_embedding.reverse_embeddings)  # (v, d)
-
-    def init_cache(self, inputs, max_length):
-        """An empty cache for `decode_step`: a list with an entry a block, batch on axis 0."""
-        batch = ops.shape(inputs["token_ids"])[0]
-        return [block.init_cache(batch, max_length) for block in self.blocks]
-
-    def decode_step(self, token_ids, cache, index):
-        """Logits of new tokens, given the tokens in the cache.
-
-        Args:
-            token_ids: int tensor, (batch, length).
-            cache: what `init_cache` or the last step returned.
-            index: int tensor, (batch,) or a scalar: where in each row the new tokens begin.
-
-        Returns:
-            A tuple of logits, (batch, length, vocabulary_size), and the new cache.
-        """
-        hidden, cache = self.forward({"token_ids": token_ids}, cache=cache, index=index)
-        return self.token_embedding(hidden, reverse=True), cache
 
 
 def gpt2(size="small", dtype=None, **overrides):

@@ -7,17 +7,16 @@ grouped queries. Shape letters: b batch, l length, d hidden_dim, v vocabulary_si
 import dataclasses
 
 import keras
-from keras import ops
 
 from tfmodels.layers import RMSNormBlock, RotaryEmbedding
 from tfmodels.models.base import (
-    TransformerModel,
     check_config,
     check_optional_sizes,
     check_special_ids,
     make_config,
     token_input,
 )
+from tfmodels.models.decoder import DecoderModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +193,7 @@ SIZES = {
 
 
 @keras.saving.register_keras_serializable("tfmodels")
-class Llama(TransformerModel):
+class Llama(DecoderModel):
     """A decoder of Llama's family with its language-modelling head: ids in, logits out.
 
     Args:
@@ -278,33 +277,6 @@ class Llama(TransformerModel):
                 x, block_cache = block(x, cache=cache[i], index=index, rotary=rotary, training=training)
                 new_cache.append(block_cache)
         return self.final_norm(x), new_cache
-
-    def final_hidden(self, x, training=None):
-        return self.forward(self.complete_inputs(x), training=training)[0]
-
-    def output_kernel(self):
-        if self.config.tie_embeddings:
-            return self.token_embedding.embeddings
-        return ops.transpose(self.token_embedding.reverse_embeddings)  # (v, d)
-
-    def init_cache(self, inputs, max_length):
-        """An empty cache for `decode_step`: a list with an entry a block, batch on axis 0."""
-        batch = ops.shape(inputs["token_ids"])[0]
-        return [block.init_cache(batch, max_length) for block in self.blocks]
-
-    def decode_step(self, token_ids, cache, index):
-        """Logits of new tokens, given the tokens in the cache.
-
-        Args:
-            token_ids: int tensor, (batch, length).
-            cache: what `init_cache` or the last step returned.
-            index: int tensor, (batch,) or a scalar: where in each row the new tokens begin.
-
-        Returns:
-            A tuple of logits, (batch, length, vocabulary_size), and the new cache.
-        """
-        hidden, cache = self.forward({"token_ids": token_ids}, cache=cache, index=index)
-        return self.token_embedding(hidden, reverse=True), cache
 
 
 def llama(size="tinyllama", dtype=None, **overrides):

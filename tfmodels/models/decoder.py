@@ -1,0 +1,36 @@
+"""What decoders share: the cache protocol, once. Shape letters: d hidden_dim, v vocabulary_size."""
+
+from keras import ops
+
+from tfmodels.models.base import TransformerModel
+
+
+class DecoderModel(TransformerModel):
+    """Base of the decoders: a subclass has `token_embedding`, `blocks` and `forward`."""
+
+    def final_hidden(self, x, training=None):
+        return self.forward(self.complete_inputs(x), training=training)[0]
+
+    def output_kernel(self):
+        if self.config.tie_embeddings:
+            return self.token_embedding.embeddings
+        return ops.transpose(self.token_embedding.reverse_embeddings)  # (v, d)
+
+    def init_cache(self, inputs, max_length):
+        """An empty cache for `decode_step`: a list with an entry a block, batch on axis 0."""
+        batch = ops.shape(inputs["token_ids"])[0]
+        return [block.init_cache(batch, max_length) for block in self.blocks]
+
+    def decode_step(self, token_ids, cache, index):
+        """Logits of new tokens, given the tokens in the cache.
+
+        Args:
+            token_ids: int tensor, (batch, length).
+            cache: what `init_cache` or the last step returned.
+            index: int tensor, (batch,) or a scalar: where in each row the new tokens begin.
+
+        Returns:
+            A tuple of logits, (batch, length, vocabulary_size), and the new cache.
+        """
+        hidden, cache = self.forward({"token_ids": token_ids}, cache=cache, index=index)
+        return self.token_embedding(hidden, reverse=True), cache
