@@ -62,6 +62,13 @@ class TaskModel(keras.Model):
             return super().metrics
         return [*task.all, *super().metrics[1:]]  # Keras's first is its own loss tracker
 
+    def make_train_function(self, force=False):
+        if self.optimizer is not None and not self.optimizer.built:
+            # Here and not in the traced step: TensorFlow traces a step that makes variables twice.
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     def train_step(self, data):
         if self._task_metrics is None:
             return super().train_step(data)
