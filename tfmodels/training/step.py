@@ -200,6 +200,31 @@ class VocabularyModel(TaskModel):
         """What is added to the logits, (vocabulary,), or None."""
         return None
 
+    def compile(self, optimizer="adamw", loss=None, *, z_loss=0.0, **kwargs):
+        """Configures training, as other models do.
+
+        Args:
+            optimizer: a Keras optimizer or its name.
+            loss: None: the model's own task loss; otherwise as Keras documents.
+            z_loss: float, times the square of the log-normaliser of the words' logits, added to a
+                token's loss in training (Chowdhery et al. 2022, section 5, have 1e-4).
+            **kwargs: `micro_batches`, `jit_compile`, and as Keras documents.
+
+        Raises:
+            ValueError: `z_loss` below 0 or with another loss.
+        """
+        if z_loss < 0 or (z_loss and loss is not None):
+            raise ValueError(
+                "z_loss must be at least 0, and needs the model's own loss. "
+                f"Received: z_loss={z_loss}, loss={loss!r}."
+            )
+        self.z_loss = z_loss
+        super().compile(optimizer, loss, **kwargs)
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        return config | {"z_loss": self.z_loss} if config and self.z_loss else config
+
     def task_loss(self, x, y, sample_weight, training):
         loss, nll, correct = self.vocabulary_sums(self.final_hidden(x, training), y, sample_weight, training)
         tokens = tf.reduce_sum(sample_weight)
@@ -216,6 +241,7 @@ class VocabularyModel(TaskModel):
             tf.reshape(sample_weight, (-1,)),
             bias=None if bias is None else tf.convert_to_tensor(bias),
             label_smoothing=self.config.label_smoothing if training else 0.0,
+            z_loss=getattr(self, "z_loss", 0.0) if training else 0.0,  # not compiled: none
             differentiable=training,
         )
 
