@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 # Rows of queries that are scored at once: what is held grows with this times the keys' length.
-_BLOCK_ROWS = 128
+_BLOCK_ROWS = 256
 _MASKED_SCORE = -1e9
 
 
@@ -51,16 +51,16 @@ def blockwise_attention(query, key, value, query_mask, key_mask, causal, window,
         return tf.reshape(x, tf.concat([shape[:2], [blocks * rows, x.shape[-1]]], axis=0))[:, :, :length]
 
     def weigh(i, query, key):
-        """Weights of block i and the factors of its dropout, (b, n, r, s) each."""
+        """Weights of block i and a function that drops some of them, (b, n, r, s)."""
         scores = tf.cast(_matmul(query, key, transpose=True), tf.float32)
         mask = _block_mask(i * rows, rows, starts[i], ends[i], query_mask, key_mask, causal, window)
         if mask is not None:
             scores = scores + tf.where(mask, 0.0, _MASKED_SCORE)[:, None]
         weights = tf.nn.softmax(scores)
         if not dropout:
-            return weights, 1.0
+            return weights, lambda x: x
         kept = tf.random.stateless_uniform(tf.shape(weights), tf.cast(seed, tf.int32) + [0, i]) >= dropout
-        return weights, tf.cast(kept, tf.float32) / (1.0 - dropout)
+        return weights, lambda x: tf.where(kept, x / (1.0 - dropout), 0.0)
 
     @tf.custom_gradient
     def attend(query, key, value):
@@ -68,23 +68,25 @@ def blockwise_attention(query, key, value, query_mask, key_mask, causal, window,
 
         def forward(i, outputs):
             part = slice(starts[i], ends[i])
-            weights, factors = weigh(i, queries[i], key[:, :, part])
-            return i + 1, outputs.write(i, _matmul(tf.cast(weights * factors, dtype), value[:, :, part]))
+            weights, drop = weigh(i, queries[i], key[:, :, part])
+            return i + 1, outputs.write(i, _matmul(tf.cast(drop(weights), dtype), value[:, :, part]))
 
         element = tf.TensorShape([None, query.shape[1], rows, query.shape[-1]])
         output = join(_loop(blocks, forward, tf.TensorArray(dtype, blocks, element_shape=element))[0].stack())
 
         def gradient(upstream):
             errors = cut(tf.cast(upstream, dtype))
+            # The sum of weights times their errors, by way of the output: a sum over h and not over s.
+            mean_errors = tf.cast(upstream, tf.float32) * tf.cast(output, tf.float32)
+            mean_errors = cut(tf.reduce_sum(mean_errors, axis=-1, keepdims=True))  # (i, b, n, r, 1)
 
             def backward(i, query_grads, key_grad, value_grad):
                 part = slice(starts[i], ends[i])
                 keys, values = key[:, :, part], value[:, :, part]
-                weights, factors = weigh(i, queries[i], keys)
-                weight_error = tf.cast(_matmul(errors[i], values, transpose=True), tf.float32) * factors
-                mean_error = tf.reduce_sum(weights * weight_error, axis=-1, keepdims=True)
-                score_error = tf.cast(weights * (weight_error - mean_error), dtype)  # (b, n, r, s)
-                value_part = _sum_heads(tf.cast(weights * factors, dtype), errors[i], values)
+                weights, drop = weigh(i, queries[i], keys)
+                weight_error = drop(tf.cast(_matmul(errors[i], values, transpose=True), tf.float32))
+                score_error = tf.cast(weights * (weight_error - mean_errors[i]), dtype)  # (b, n, r, s)
+                value_part = _sum_heads(tf.cast(drop(weights), dtype), errors[i], values)
                 key_part = _sum_heads(score_error, queries[i], keys)
                 around = [[0, 0], [0, 0], [starts[i], tf.shape(key)[2] - ends[i]], [0, 0]]
                 return (
