@@ -11,6 +11,11 @@ from tfmodels.layers import MultiHeadSelfAttention, TransformerBlock, _kernels, 
 BATCH, LENGTH, HEADS, SIZE = 2, 300, 4, 5
 
 
+@pytest.fixture(autouse=True)
+def _blocks_of_128(monkeypatch):
+    monkeypatch.setattr(_kernels, "_BLOCK_ROWS", 128)
+
+
 def masks(kind):
     mask = np.ones((BATCH, LENGTH), "int32")
     if kind == "padded":
