@@ -13,6 +13,7 @@ from tfmodels.layers.relative_attention import RelativeBiases, RelativePositions
 from tfmodels.layers.relative_block import RelativeBlock
 from tfmodels.layers.rms_block import RMSNormBlock
 from tfmodels.layers.rotary import RotaryEmbedding
+from tfmodels.layers.shift import ShiftRight
 from tfmodels.layers.vocabulary import Bias, VocabularyTransform
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "RelativePositions",
     "RelativeSelfAttention",
     "RotaryEmbedding",
+    "ShiftRight",
     "TransformerBlock",
     "UnfoldChoices",
     "VocabularyTransform",

@@ -84,8 +84,9 @@ class TaskModel(StrategyModel):
         self.optimizer.build(self.trainable_variables)
 
     def make_train_function(self, force=False):
-        # Before the step is traced: it updates within a condition, where nothing can be made.
-        if self._task_metrics is not None and not self.optimizer.built:
+        # Before the step is traced: it updates within a condition, where nothing can be made, and
+        # TensorFlow traces a step that makes variables twice.
+        if self.optimizer is not None and not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
