@@ -2,8 +2,8 @@
 
     python -m tests.training.equality OUT STRATEGY DEVICES CASE[,CASE...]
 
-A case is OPTIMIZER-ROWS-MICRO_BATCHES, such as adamw-packed-2, or with -DTYPE. A process of its own each time, since a
-process makes its devices once and cannot go on after a failed step of several workers.
+A case is OPTIMIZER-ROWS-MICRO_BATCHES, such as adamw-packed-2, or with -DTYPE. A process of its own each
+time, since a process makes its devices once and cannot go on after a failed step of several workers.
 """
 
 import os
