@@ -63,6 +63,7 @@ class GenerationConfig:
             config does, or the tokenizer's. A string ends a text that holds it, wherever tokens begin,
             and `text` is cut before it, while `token_ids` has all that was written; a string that
             the model never writes ends nothing. (): nothing ends a text; None: the end token.
+        draft_tokens: int, guesses at a time, with a draft.
         seed: int, of sampling. A prompt gives the same text whatever else is in its batch.
         return_scores: bool, whether the result has `log_probabilities`.
     """
@@ -89,6 +90,7 @@ class GenerationConfig:
     bad_words: tuple = ()
     forced_tokens: tuple = ()
     stop: tuple | None = None
+    draft_tokens: int = 4
     seed: int = 0
     return_scores: bool = False
 
@@ -110,6 +112,7 @@ class GenerationConfig:
         check("diversity_penalty", self.diversity_penalty >= 0, "at least 0")
         check("penalty_alpha", 0 <= self.penalty_alpha <= 1, "from 0 to 1")
         check("length_penalty", self.length_penalty >= 0, "at least 0")
+        check("draft_tokens", self.draft_tokens >= 1, "at least 1")
         check("seed", 0 <= self.seed < 2**31, "from 0 to 2 ** 31 - 1")
         check("early_stopping", isinstance(self.early_stopping, bool), "True or False")
         check("repetition_penalty", self.repetition_penalty > 0, "above 0 (1: none)")

@@ -11,6 +11,7 @@ from tfmodels.generation.contrastive import contrastive_search
 from tfmodels.generation.loop import decode
 from tfmodels.generation.protocol import compiled, is_encoder_decoder, prompt_names
 from tfmodels.generation.rules import token_rules
+from tfmodels.generation.speculative import PROMPT_LOOKUP, speculate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class GenerationResult:
     log_probabilities: np.ndarray | None = None
 
 
-def generate(model, prompts, tokenizer=None, config=None, **options):
+def generate(model, prompts, tokenizer=None, config=None, draft=None, **options):
     """Continues prompts, or translates them, depending on the model.
 
     Each row of a batch is what it would be alone.
@@ -46,6 +47,10 @@ def generate(model, prompts, tokenizer=None, config=None, **options):
             encoder-decoder reads the prompt with its encoder.
         tokenizer: has `tokenize`, `detokenize`, `start_id`, `end_id`.
         config: a `GenerationConfig`; None: the default one.
+        draft: a smaller model with the same ids, or "prompt": what guesses tokens, which the model
+            then checks several at a time (Leviathan et al. 2023). "prompt" guesses what followed the
+            last tokens earlier in prompt and text, for text that repeats itself. Greedy text stays the
+            same, and the distribution of samples.
         **options: fields of `GenerationConfig` that override it.
 
     Returns:
@@ -59,7 +64,9 @@ def generate(model, prompts, tokenizer=None, config=None, **options):
         >>> tfmodels.generate(model, ["In the beginning"], tokenizer, max_new_tokens=20).text
     """
     config, inputs, rules = prepare(model, prompts, tokenizer, config, options)
-    result = _compiled(model, config, rules)(inputs, number_tensors(config))
+    if draft is not None:
+        _check_draft(model, draft, config)
+    result = _compiled(model, config, rules, draft)(inputs, number_tensors(config))
     return _as_result(result, tokenizer, config, rules)
 
 
@@ -148,7 +155,7 @@ def _column(ids, values):
     return tf.tile(tf.constant([values], tf.int32, shape=(1, len(values))), (ids.nrows(tf.int32), 1))
 
 
-def generate_ids(model, inputs, options, rules):
+def generate_ids(model, inputs, options, rules, draft=None):
     """The loop of the options' method, in graph ops.
 
     Args:
@@ -156,11 +163,14 @@ def generate_ids(model, inputs, options, rules):
         inputs: dict of ids and mask, int32 (batch, length), padded on the right.
         options: `Options`.
         rules: `TokenRules`.
+        draft: as of `generate`.
 
     Returns:
         What `loop.decode` returns.
     """
     prompt, lengths = prompt_of(model, inputs, rules)
+    if draft is not None:
+        return speculate(model, draft, inputs, prompt, lengths, options, rules)
     methods = {"beam": beam_search, "diverse_beam": beam_search, "contrastive": contrastive_search}
     return methods.get(options.method, decode)(model, inputs, prompt, lengths, options, rules)
 
@@ -180,13 +190,13 @@ def detokenize(tokenizer, token_ids, lengths, rules=None):
     return texts if rules is None else rules.cut(texts)
 
 
-def _compiled(model, config, rules):
+def _compiled(model, config, rules, draft):
     """The traced function of these options."""
     ids = tf.TensorSpec((None, None), tf.int32)
     return compiled(
         model,
-        (config.structure(), rules),
-        lambda inputs, numbers: generate_ids(model, inputs, Options(config, numbers), rules),
+        (config.structure(), rules, draft),
+        lambda inputs, numbers: generate_ids(model, inputs, Options(config, numbers), rules, draft),
         {name: ids for name in prompt_names(model)},
         number_specs(),
     )
@@ -243,6 +253,25 @@ def _check_token_options(model, tokenizer, config):
             if each >= size:
                 name = name.removesuffix("_ids")
                 raise ValueError(f"{name} must hold ids below the vocabulary size {size}. Received: {each}.")
+
+
+def _check_draft(model, draft, config):
+    if config.method not in ("greedy", "sample"):
+        raise ValueError(f'A draft needs method="greedy" or "sample". Received: method={config.method!r}.')
+    if draft == PROMPT_LOOKUP:
+        return
+    if isinstance(draft, str) or draft.input_pairs != model.input_pairs:
+        raise ValueError(
+            f'draft must be "{PROMPT_LOOKUP}" or a model of the same kind as the one it guesses for. '
+            f"Received: {draft if isinstance(draft, str) else type(draft).__name__}."
+        )
+    for _, field in model.input_pairs.values():
+        sizes = [getattr(each.config, field) for each in (draft, model)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"A draft model needs the same vocabulary. Received: {field}={sizes[0]}, the model's "
+                f"is {sizes[1]}."
+            )
 
 
 def _right_padded(model, prompts):

@@ -35,10 +35,15 @@ def decode(model, inputs, prompt, lengths, options, rules):
     return finish(state, options)
 
 
-def begin(model, inputs, prompt, lengths, options):
-    """The state before the first token: a dict of tensors, and the cache. Arguments as of `decode`."""
+def begin(model, inputs, prompt, lengths, options, spare=0):
+    """The state before the first token: a dict of tensors, and the cache.
+
+    Args:
+        model, inputs, prompt, lengths, options: as of `decode`.
+        spare: int, room in the cache beyond the text.
+    """
     copies, new_tokens = options.num_return_sequences, options.max_new_tokens
-    cache, limits, last_index = prefill(model, inputs, prompt, lengths, new_tokens)
+    cache, limits, last_index = prefill(model, inputs, prompt, lengths, new_tokens, spare)
     state = {"step": tf.constant(0), "last_index": last_index}
     if options.method == "sample":
         state["uniform"] = sampling.uniforms(prompt, lengths, options.seed, copies, new_tokens)
@@ -104,7 +109,7 @@ def finish(state, options):
     return result
 
 
-def prefill(model, inputs, prompt, lengths, max_new_tokens):
+def prefill(model, inputs, prompt, lengths, max_new_tokens, spare=0):
     """Fills a cache with the prompts.
 
     All tokens go in but each row's last: it is the first that the loop feeds, so that prompts of
@@ -115,7 +120,7 @@ def prefill(model, inputs, prompt, lengths, max_new_tokens):
         The cache; each row's room for new tokens, int32 (batch,); the last index of the cache.
     """
     # The last new token is never fed back.
-    longest = tf.shape(prompt)[1] + max_new_tokens
+    longest = tf.shape(prompt)[1] + max_new_tokens + spare
     limits = tf.fill(tf.shape(lengths), max_new_tokens)
     max_length = model.config.max_sequence_length
     if max_length is not None:

@@ -48,13 +48,13 @@ class TokenRules:
         Args:
             history: int32 tensor, (b, t), prompts and texts.
             starts: int32 tensor, (b,), where the texts begin.
-            written: int scalar, tokens of each text.
+            written: int scalar, or tensor (b,): tokens of each text.
             options: `Options`.
         """
         if not self.stop_strings:
             return tf.zeros_like(starts, tf.bool)
         column = tf.range(tf.shape(history)[1])[None] - starts[:, None]
-        tokens = tf.ragged.boolean_mask(history, (column >= 0) & (column < written))
+        tokens = tf.ragged.boolean_mask(history, (column >= 0) & (column < tf.reshape(written, (-1, 1))))
         found = tf.strings.regex_full_match(
             self.tokenizer.detokenize(tokens), f"(?s).*({_any_of(self.stop_strings)}).*"
         )
@@ -111,7 +111,7 @@ def adjust(scores, history, count, step, limits, options, rules):
         history: int32 tensor, (rows, t): prompt and text so far, and anything after it.
         count: int32 tensor, (rows,): tokens of the history that are real; the last `step` of them
             are the text.
-        step: int32 scalar, tokens written so far.
+        step: int32 scalar, or tensor (rows,): tokens written so far.
         limits: int32 tensor, (rows,), tokens that may be written.
         options: `Options`.
         rules: `TokenRules`.
@@ -120,6 +120,7 @@ def adjust(scores, history, count, step, limits, options, rules):
         float32 tensor, (rows, vocabulary).
     """
     vocabulary_size = scores.shape[-1]
+    step = tf.reshape(step, (-1, 1))
     column = tf.range(tf.shape(history)[1])[None]  # (1, t)
     real = column < count[:, None]  # (b, t)
     if "repetition_penalty" in options.active:
@@ -141,16 +142,17 @@ def adjust(scores, history, count, step, limits, options, rules):
             early = _is(each, vocabulary_size) & (step < options.min_new_tokens)
             scores = tf.where(early, _NEVER, scores)
     if rules.forced_tokens:
-        forced = tf.constant(rules.forced_tokens)[tf.minimum(step, len(rules.forced_tokens) - 1)]
+        forced = tf.gather(rules.forced_tokens, tf.minimum(step, len(rules.forced_tokens) - 1))
         scores = tf.where(step < len(rules.forced_tokens), _only(forced, vocabulary_size), scores)
     if rules.forced_end_id is not None:
-        last = (step + 1 == limits)[:, None]
+        last = step + 1 == limits[:, None]
         scores = tf.where(last, _only(rules.forced_end_id, vocabulary_size), scores)
     return scores
 
 
 def _is(token_id, vocabulary_size):
-    return (tf.range(vocabulary_size) == token_id)[None]  # (1, v)
+    """Where an id stands: bool (1, v), or (b, v) for ids (b, 1)."""
+    return tf.range(vocabulary_size)[None] == token_id
 
 
 def _only(token_id, vocabulary_size):
