@@ -50,9 +50,13 @@ def sample(logits, uniform, options):
     Returns:
         int32 tensor, (batch,).
     """
-    logits = filtered(logits / options.temperature, options)
+    return draw(tf.nn.softmax(filtered(logits / options.temperature, options)), uniform)
+
+
+def draw(probabilities, uniform):
+    """A token of each row: probabilities (b, v), uniform (b,) -> int32 (b,)."""
     # Inverse of the distribution function: the first token whose cumulated probability is above.
-    cumulated = tf.cumsum(tf.nn.softmax(logits), axis=-1)
+    cumulated = tf.cumsum(probabilities, axis=-1)
     # Rounding leaves the whole a little off 1: scaled, no draw falls behind the last token.
     above = cumulated > uniform[:, None] * cumulated[:, -1:]
     return greedy(tf.cast(above, tf.float32))
@@ -83,5 +87,9 @@ def _fewest(logits, order, probability):
     ordered = tf.gather(tf.nn.softmax(logits), ranked, batch_dims=1)
     before = tf.cumsum(ordered, axis=-1, exclusive=True)
     # The token that reaches the probability is kept, and so is always the first.
-    kept = tf.gather(before < probability, tf.argsort(ranked), batch_dims=1)
-    return tf.where(kept, logits, _NEVER)
+    count = tf.reduce_sum(tf.cast(before < probability, tf.int32), axis=-1, keepdims=True)
+    last = tf.gather(ranked, tf.maximum(count - 1, 0), batch_dims=1)  # (b, 1)
+    worst = tf.gather(order, last, batch_dims=1)
+    # By value, and by place among equals: a second sort to undo the first would cost as much again.
+    place = tf.range(tf.shape(logits)[1])[None]
+    return tf.where((order < worst) | ((order == worst) & (place <= last)), logits, _NEVER)
