@@ -5,9 +5,10 @@ import tensorflow as tf
 
 from tfmodels.training.losses import vocabulary_loss
 from tfmodels.training.metrics import Perplexity, WeightedSum
+from tfmodels.training.replay import ResumableFit
 
 
-class TaskModel(keras.Model):
+class TaskModel(ResumableFit, keras.Model):
     """Base class of all models: `compile(optimizer)` alone trains on the model's own task loss.
 
     A subclass says how targets are scored, in `task_loss`, and names its losses and metrics. An
