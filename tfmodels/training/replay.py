@@ -25,7 +25,7 @@ class ResumableFit:
     """A Keras model whose `fit` takes the callback `Resume`."""
 
     def run_variables(self):
-        """Variables of an epoch that are neither weights nor metrics: dict of name -> variable."""
+        """Variables of a run that are no weights, optimizer or metrics: dict of name -> variable."""
         return {}
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
@@ -69,6 +69,11 @@ class _Run(keras.callbacks.CallbackList):
         super().__init__(**kwargs, steps=steps, model=model)
         self._resume, self._model = resume, model
         self._strategy = model.distribute_strategy
+        self._named = {}  # class and number -> callback
+        for callback in self.callbacks:
+            kind = type(callback).__name__
+            same = sum(name.startswith(f"{kind}:") for name in self._named)
+            self._named[f"{kind}:{same}"] = callback
         options = {name: value for name, value in options.items() if isinstance(value, (bool, int, float))}
         self._description = run_state.describe(
             model, {"rows": rows, "steps_per_execution": model.steps_per_execution, **options}
@@ -105,11 +110,11 @@ class _Run(keras.callbacks.CallbackList):
             different = run_state.difference(model, self._arrays)
             if different:
                 raise ValueError(f"The checkpoint belongs to another model. Received: {different}.")
-            run_state.assign(model, self._arrays)
+            run_state.assign(run_state.variables(model), self._arrays)
         if self._reader is not None:
             self._reader.restore(self._first_position if goal is None else goal["position"])
         super().on_train_begin(logs)
-        self._first_memories = [run_state.remembered(callback)[0] for callback in self.callbacks]
+        self._first_memories = {name: run_state.remembered(c)[0] for name, c in self._named.items()}
         if goal is None:
             return
         if self.is_finished(self.params["epochs"]):
@@ -151,16 +156,16 @@ class _Run(keras.callbacks.CallbackList):
 
     def _put_back(self):
         goal, arrays = self._goal, self._arrays
-        run_state.assign(self._model, arrays)
+        targets = run_state.variables(self._model) | run_state.metric_variables(self._model)
+        targets |= run_state.run_variables(self._model, self._named)
+        run_state.assign(targets, arrays)
         self._model.stop_training = goal["stop"]
         self._step = goal["step"]
         self._epoch_batches = list(goal["epoch_batches"])
-        memories = goal["callbacks"]
-        for i, (callback, memory) in enumerate(zip(self.callbacks, memories, strict=False)):
-            if memory["class"] == type(callback).__name__:
-                prefix = f"callbacks/{i}/"
-                own = {n.removeprefix(prefix): read() for n, read in arrays.items() if n.startswith(prefix)}
-                run_state.remember(callback, memory["changed"], own)
+        for name, callback in self._named.items():
+            prefix = f"callbacks/{name}/"
+            own = {n.removeprefix(prefix): read() for n, read in arrays.items() if n.startswith(prefix)}
+            run_state.remember(callback, goal["callbacks"].get(name, {}), own)
         self._arrays = None
 
     # What Keras reports, passed on but during a replay.
@@ -201,7 +206,7 @@ class _Run(keras.callbacks.CallbackList):
 
     def on_test_begin(self, logs=None):
         if not self._replaying:
-            self._before_validation = run_state.passing_values(self._model), self._memories()
+            self._before_validation = self._passing(), self._memories()
             super().on_test_begin(logs)
 
     def on_test_batch_begin(self, batch, logs=None):
@@ -212,30 +217,36 @@ class _Run(keras.callbacks.CallbackList):
         if not self._replaying:
             super().on_test_batch_end(batch, logs)
             if self._terminated:
-                self._save(self._epoch, self._batch)
+                self._model.stop_evaluating = True
 
     def on_test_end(self, logs=None):
         if not self._replaying:
             super().on_test_end(logs)
+            if self._terminated:  # after callbacks that had put other weights in
+                self._save(self._epoch, self._batch)
 
     # Saving.
 
     def _memories(self):
         """What training has changed in the callbacks: JSON, and arrays."""
-        found, all_arrays = [], {}
-        for i, (callback, first) in enumerate(zip(self.callbacks, self._first_memories, strict=True)):
+        found, all_arrays = {}, {}
+        for name, callback in self._named.items():
             values, arrays = run_state.remembered(callback)
-            own = {name: name.split("/")[0] for name in arrays}
-            changed = {n: v for n, v in values.items() if n in own.values() or v != first.get(n, self)}
-            all_arrays |= {f"callbacks/{i}/{name}": array for name, array in arrays.items()}
-            found.append({"class": type(callback).__name__, "changed": changed})
+            has_arrays = {array.split("/")[0] for array in arrays}
+            first = self._first_memories[name]
+            found[name] = {n: v for n, v in values.items() if n in has_arrays or v != first.get(n, self)}
+            all_arrays |= {f"callbacks/{name}/{n}": array for n, array in arrays.items()}
         return found, all_arrays
 
+    def _passing(self, batch=1):
+        """Metrics, where there is a batch of the epoch, and what model and callbacks keep besides."""
+        found = run_state.run_variables(self._model, self._named)
+        if batch:
+            found |= run_state.metric_variables(self._model)
+        return {name: keras.ops.convert_to_numpy(variable) for name, variable in found.items()}
+
     def _save(self, epoch, batch):
-        passing, (memories, arrays) = self._before_validation or (
-            run_state.passing_values(self._model) if batch else {},
-            self._memories(),
-        )
+        passing, (memories, arrays) = self._before_validation or (self._passing(batch), self._memories())
         if is_chief(self._strategy) and not (self._terminated and _has_workers(self._strategy)):
             record = {
                 "epoch": epoch,

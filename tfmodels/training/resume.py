@@ -108,21 +108,23 @@ class Resume(keras.callbacks.Callback):
         Raises:
             ValueError: all are damaged, or it belongs to another run.
         """
-        paths = self.paths()
-        for path in reversed(paths):
+        damaged = {}
+        for path in reversed(self.paths()):
             try:
                 record, arrays = read_state(path)
             except DamagedFileError as error:
-                _LOG.warning("%s. Falling back to the checkpoint before it.", error)
-                if is_chief(strategy):
-                    os.replace(path, path + ".damaged")  # out of the way of newer ones
+                damaged[path] = error
                 continue
             _check_same_run(path, record, description)
+            for other, error in damaged.items():
+                _LOG.warning("%s. Falling back to %s.", error, path)
+                if is_chief(strategy):
+                    os.replace(other, other + ".damaged")  # out of the way of newer ones
             return path, record, arrays
-        if paths:
+        if damaged:
             raise ValueError(
-                f"All checkpoints are damaged. Received: {', '.join(paths)}. Delete the folder "
-                f"{self.directory!r} to begin anew."
+                f"All checkpoints are damaged. Received: {'; '.join(map(str, damaged.values()))}. Delete the "
+                f"folder {self.directory!r} to begin anew."
             )
         return None
 

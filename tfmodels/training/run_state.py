@@ -21,29 +21,28 @@ def variables(model):
     return found | {f"optimizer/{i}": variable for i, variable in enumerate(model.optimizer.variables)}
 
 
-def passing_values(model):
-    """Arrays that live from batch to batch within an epoch: metrics, and what the model adds."""
-    found = {}
-    for i, metric in enumerate(model.metrics):
-        found |= {f"metrics/{i}/{j}": variable for j, variable in enumerate(metric.variables)}
-    found |= {f"run/{name}": variable for name, variable in model.run_variables().items()}
-    return {name: keras.ops.convert_to_numpy(variable) for name, variable in found.items()}
+def metric_variables(model):
+    """The metrics of a model: dict of name -> Keras variable."""
+    metrics = enumerate(model.metrics)
+    return {
+        f"metrics/{i}/{j}": variable for i, metric in metrics for j, variable in enumerate(metric.variables)
+    }
 
 
-def assign(model, arrays):
-    """Sets variables by the names that the functions above gave.
+def run_variables(model, callbacks):
+    """What a model and callbacks (dict of name -> callback) keep besides: dict of name -> variable."""
+    found = {f"run/{name}": variable for name, variable in model.run_variables().items()}
+    for owner, callback in callbacks.items():
+        own = callback.run_variables() if hasattr(callback, "run_variables") else {}
+        found |= {f"run/{owner}/{name}": variable for name, variable in own.items()}
+    return found
 
-    Args:
-        model: a model.
-        arrays: dict of name -> function that gives the array.
-    """
-    targets = variables(model)
-    for i, metric in enumerate(model.metrics):
-        targets |= {f"metrics/{i}/{j}": variable for j, variable in enumerate(metric.variables)}
-    targets |= {f"run/{name}": variable for name, variable in model.run_variables().items()}
-    for name, read in arrays.items():
-        if name in targets:
-            targets[name].assign(read())
+
+def assign(targets, arrays):
+    """Sets variables (dict of name -> variable) from readers by the same names."""
+    for name, variable in targets.items():
+        if name in arrays:
+            variable.assign(arrays[name]())
 
 
 def difference(model, arrays):

@@ -74,7 +74,10 @@ def read_state(path):
     try:
         with open(path, "rb") as file:
             header = file.read(8)
-            header += file.read(int.from_bytes(header, "little"))
+            length = int.from_bytes(header, "little")
+            if not 0 < length < os.path.getsize(path):
+                raise ValueError("it does not begin as a safetensors file")
+            header += file.read(length)
             fields = json.loads(header[8:])
             metadata = fields.pop("__metadata__")
             stated = int(metadata["crc32"], 16)
@@ -84,7 +87,7 @@ def read_state(path):
         if found != stated:
             raise ValueError("its checksum does not match")
         record = json.loads(metadata["record"])
-    except (ValueError, KeyError, OverflowError, MemoryError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedFileError(f"{path} is damaged: {error}") from error
     return record, {name: _reader(path, len(header), field) for name, field in fields.items()}
 
