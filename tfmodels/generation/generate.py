@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from tfmodels.generation.beam import beam_search
 from tfmodels.generation.config import GenerationConfig, Options, make_generation_config
+from tfmodels.generation.contrastive import contrastive_search
 from tfmodels.generation.loop import decode
-from tfmodels.generation.protocol import is_encoder_decoder, prompt_names
+from tfmodels.generation.protocol import compiled, is_encoder_decoder, prompt_names
 from tfmodels.generation.rules import token_rules
 
 
@@ -57,6 +58,13 @@ def generate(model, prompts, tokenizer=None, config=None, **options):
     Example:
         >>> tfmodels.generate(model, ["In the beginning"], tokenizer, max_new_tokens=20).text
     """
+    config, inputs, rules = prepare(model, prompts, tokenizer, config, options)
+    result = _compiled(model, config, rules)(inputs, number_tensors(config))
+    return _as_result(result, tokenizer, config, rules)
+
+
+def prepare(model, prompts, tokenizer, config, options):
+    """The checked config, the model's inputs and the rules of a call of `generate`."""
     config = make_generation_config(config, options)
     if tokenizer is not None:
         check_tokenizer(model, tokenizer)
@@ -69,12 +77,10 @@ def generate(model, prompts, tokenizer=None, config=None, **options):
         if not prompts:
             raise ValueError("There must be at least one prompt. Received: none.")
         inputs = encode_prompts(model, tokenizer, prompts)
-    ids_name, mask_name = prompt_names(model)
-    _check_lengths(inputs[mask_name], model.config.max_sequence_length)
-    _check_token_options(model, config)
+    _check_lengths(inputs[prompt_names(model)[1]], model.config.max_sequence_length)
+    _check_token_options(model, tokenizer, config)
     rules = token_rules(model, tokenizer, config)
-    result = _compiled(model, config, rules)(inputs, config.numbers())
-    return _as_result(result, tokenizer, config)
+    return config, inputs, rules
 
 
 def check_tokenizer(model, tokenizer):
@@ -107,7 +113,7 @@ def encode_prompts(model, tokenizer, texts, max_length=None):
         Dict of ids and mask, int32 (batch, length).
     """
     ids = tokenizer.tokenize(texts)
-    before, after = _around(tokenizer)
+    before, after = special_ids(tokenizer)
     if is_encoder_decoder(model):
         if not after or after[-1] != tokenizer.end_id:
             after = [*after, tokenizer.end_id]
@@ -126,7 +132,7 @@ def encode_prompts(model, tokenizer, texts, max_length=None):
     return {ids_name: ids.to_tensor(), mask_name: mask.to_tensor()}
 
 
-def _around(tokenizer):
+def special_ids(tokenizer):
     """The ids that the tokenizer's template puts before and after one text: two lists of int."""
     template = getattr(tokenizer, "template", None)
     if template is None or not template.tokens:
@@ -154,56 +160,59 @@ def generate_ids(model, inputs, options, rules):
     Returns:
         What `loop.decode` returns.
     """
+    prompt, lengths = prompt_of(model, inputs, rules)
+    methods = {"beam": beam_search, "diverse_beam": beam_search, "contrastive": contrastive_search}
+    return methods.get(options.method, decode)(model, inputs, prompt, lengths, options, rules)
+
+
+def prompt_of(model, inputs, rules):
+    """The decoder's prompt, (batch, length), and the number of its tokens, (batch,)."""
     ids_name, mask_name = prompt_names(model)
     ids = inputs[ids_name]
     if is_encoder_decoder(model):
-        prompt = tf.fill((tf.shape(ids)[0], 1), rules.start_id)
-        lengths = tf.ones(tf.shape(ids)[0], tf.int32)
-    else:
-        prompt = ids
-        lengths = tf.reduce_sum(inputs[mask_name], axis=1)
-    method = beam_search if options.method == "beam" else decode
-    return method(model, inputs, prompt, lengths, options, rules)
+        return tf.fill((tf.shape(ids)[0], 1), rules.start_id), tf.ones(tf.shape(ids)[0], tf.int32)
+    return ids, tf.reduce_sum(inputs[mask_name], axis=1)
 
 
-def detokenize(tokenizer, token_ids, lengths):
-    """The text of each row's first `lengths` tokens: strings, (batch,)."""
-    return tokenizer.detokenize(tf.RaggedTensor.from_tensor(token_ids, lengths=lengths))
+def detokenize(tokenizer, token_ids, lengths, rules=None):
+    """The text of each row's first `lengths` tokens, up to the rules' stop strings: strings, (batch,)."""
+    texts = tokenizer.detokenize(tf.RaggedTensor.from_tensor(token_ids, lengths=lengths))
+    return texts if rules is None else rules.cut(texts)
 
 
 def _compiled(model, config, rules):
-    """The traced function of these options. It lives with the model and is freed with it."""
-    # Past Keras's attribute tracking: functions are no part of the model's state.
-    functions = vars(model).setdefault("_generate_functions", {})
-    key = (config.structure(), rules)
-    if key not in functions:
-        function = tf.function(
-            lambda inputs, numbers: generate_ids(model, inputs, Options(config, numbers), rules),
-            autograph=False,
-        )
-        ids = tf.TensorSpec((None, None), tf.int32)
-        numbers = {
-            name: tf.TensorSpec((), tf.float32 if isinstance(number, float) else tf.int32)
-            for name, number in GenerationConfig().numbers().items()
-        }
-        functions[key] = function.get_concrete_function({n: ids for n in prompt_names(model)}, numbers)
-    function = functions[key]
+    """The traced function of these options."""
+    ids = tf.TensorSpec((None, None), tf.int32)
+    return compiled(
+        model,
+        (config.structure(), rules),
+        lambda inputs, numbers: generate_ids(model, inputs, Options(config, numbers), rules),
+        {name: ids for name in prompt_names(model)},
+        number_specs(),
+    )
+
+
+def number_specs():
+    """Specs of the tensors that `number_tensors` makes."""
+    return {
+        name: tf.TensorSpec((), tf.float32 if isinstance(number, float) else tf.int32)
+        for name, number in GenerationConfig().numbers().items()
+    }
+
+
+def number_tensors(config):
+    """The numbers of a config as a traced function takes them."""
     dtypes = {name: type(number) for name, number in GenerationConfig().numbers().items()}
-
-    def call(inputs, numbers):
-        tensors = {name: tf.constant(dtypes[name](number)) for name, number in numbers.items()}
-        return function(inputs, tensors)
-
-    return call
+    return {name: tf.constant(dtypes[name](number)) for name, number in config.numbers().items()}
 
 
-def _as_result(result, tokenizer, config):
+def _as_result(result, tokenizer, config, rules):
     """Graph outputs as a `GenerationResult`."""
     result = {name: value.numpy() for name, value in result.items()}
     longest = max(result["lengths"].max(), 1)
     texts = None
     if tokenizer is not None:
-        texts = detokenize(tokenizer, result["token_ids"], result["lengths"]).numpy()
+        texts = detokenize(tokenizer, result["token_ids"], result["lengths"], rules).numpy()
         texts = np.array([text.decode() for text in texts], dtype=object)
     values = {
         "text": texts,
@@ -222,14 +231,17 @@ def _as_result(result, tokenizer, config):
     return GenerationResult(**values)
 
 
-def _check_token_options(model, config):
-    """Raises ValueError for ids that the model's output does not have."""
+def _check_token_options(model, tokenizer, config):
+    """Raises ValueError for ids that the model's output does not have, and strings without a tokenizer."""
+    if config.stop_strings and tokenizer is None:
+        raise ValueError(f"Stop strings need a tokenizer. Received: stop={config.stop!r}, tokenizer=None.")
     size = getattr(model.config, list(model.input_pairs.values())[-1][1])
-    for name in ("stop", "forced_tokens", "bad_words"):
+    for name in ("stop_ids", "forced_tokens", "bad_words"):
         values = getattr(config, name) or ()
         ids = [each for word in values for each in word] if name == "bad_words" else values
         for each in ids:
             if each >= size:
+                name = name.removesuffix("_ids")
                 raise ValueError(f"{name} must hold ids below the vocabulary size {size}. Received: {each}.")
 
 

@@ -4,6 +4,8 @@ Shape letters: b rows, v vocabulary, t tokens of prompt and text.
 """
 
 import dataclasses
+import re
+from typing import Any
 
 import tensorflow as tf
 
@@ -20,6 +22,8 @@ class TokenRules:
         forced_end_id: int, the last token at the limit of length; None: any.
         forced_tokens: tuple of int, the first tokens that are written.
         bad_words: tuple of tuples of int, never written.
+        stop_strings: tuple of str; a text ends when it holds one of them.
+        tokenizer: has `detokenize`, with stop strings; or None.
     """
 
     start_id: int = 0
@@ -27,12 +31,44 @@ class TokenRules:
     forced_end_id: int | None = None
     forced_tokens: tuple = ()
     bad_words: tuple = ()
+    stop_strings: tuple = ()
+    tokenizer: Any = None
 
     def ends(self, token):
         """Whether tokens end their text: bool tensor of their shape."""
         if not self.stop:
             return tf.zeros_like(token, tf.bool)
         return tf.reduce_any(token[..., None] == tf.constant(self.stop), axis=-1)
+
+    def has_stop_string(self, history, starts, written, options):
+        """Whether the texts after the prompts hold a stop string: bool (b,).
+
+        The whole text is looked at, since a string may begin anywhere inside a token.
+
+        Args:
+            history: int32 tensor, (b, t), prompts and texts.
+            starts: int32 tensor, (b,), where the texts begin.
+            written: int scalar, tokens of each text.
+            options: `Options`.
+        """
+        if not self.stop_strings:
+            return tf.zeros_like(starts, tf.bool)
+        column = tf.range(tf.shape(history)[1])[None] - starts[:, None]
+        tokens = tf.ragged.boolean_mask(history, (column >= 0) & (column < written))
+        found = tf.strings.regex_full_match(
+            self.tokenizer.detokenize(tokens), f"(?s).*({_any_of(self.stop_strings)}).*"
+        )
+        return found & (written >= options.min_new_tokens)
+
+    def cut(self, texts):
+        """Texts up to their first stop string: strings, (b,)."""
+        if not self.stop_strings:
+            return texts
+        return tf.strings.regex_replace(texts, f"(?s)({_any_of(self.stop_strings)}).*", "", False)
+
+
+def _any_of(strings):
+    return "|".join(map(re.escape, strings))
 
 
 def token_rules(model, tokenizer, config):
@@ -47,7 +83,7 @@ def token_rules(model, tokenizer, config):
     start_id = getattr(own, "start_id", None)
     if start_id is None:
         start_id = 0 if tokenizer is None else tokenizer.start_id
-    stop = config.stop
+    stop = config.stop_ids
     if stop is None:
         stop = getattr(own, "end_id", None)
         if stop is None and tokenizer is not None and tokenizer.end_id >= 0:
@@ -62,6 +98,8 @@ def token_rules(model, tokenizer, config):
         getattr(own, "forced_end_id", None),
         config.forced_tokens or (() if forced is None else (forced,)),
         suppressed + config.bad_words,
+        config.stop_strings,
+        tokenizer if config.stop_strings else None,
     )
 
 
