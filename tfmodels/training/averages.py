@@ -1,5 +1,7 @@
 """Averages of weights: over the steps of a run, and over checkpoints."""
 
+import contextlib
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -91,6 +93,15 @@ class AverageWeights(keras.callbacks.Callback):
         if self._swapped:
             self._swap()
             self._swapped = False
+
+    @contextlib.contextmanager
+    def in_place(self):
+        """Within it the model has the averaged weights, to be saved or tried."""
+        self.on_test_begin()
+        try:
+            yield
+        finally:
+            self.on_test_end()
 
     def on_train_end(self, logs=None):
         if self._counts():
