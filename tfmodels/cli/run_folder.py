@@ -26,7 +26,7 @@ def check_same_config(folder, config):
         name = different[0]
         raise ValueError(
             f"{folder!r} holds a run of another config: {', '.join(different)} differ. Received: "
-            f"{name}={config[name]!r}, there {there.get(name)!r}. Choose another output, or delete the folder."
+            f"{name}={config[name]!r}, there {there.get(name)!r}. Choose another output, or delete it."
         )
 
 
