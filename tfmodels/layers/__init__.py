@@ -1,9 +1,10 @@
 """The parts that models are made of: Keras layers, written in keras.ops."""
 
 from tfmodels.layers.adaptive import AdaptiveEmbedding
-from tfmodels.layers.attention import MultiHeadCrossAttention, MultiHeadSelfAttention
+from tfmodels.layers.attention import MultiHeadSelfAttention
 from tfmodels.layers.block import TransformerBlock
 from tfmodels.layers.choices import FoldChoices, UnfoldChoices
+from tfmodels.layers.cross_attention import MultiHeadCrossAttention
 from tfmodels.layers.embedding import PositionalEmbedding
 from tfmodels.layers.feed_forward import FeedForward
 from tfmodels.layers.pooling import FirstToken, LastToken, MeanToken

@@ -46,6 +46,7 @@ class BartConfig:
         norm_epsilon: float, added to the variance in layer normalisation.
         initializer_range: float, standard deviation of the initial weights.
         label_smoothing: float, of the built-in loss.
+        rematerialise: bool, whether training computes each block again for the gradients: less memory.
         start_id: int, the token before the first one that the decoder writes.
         end_id: int or tuple of int, the token that ends a text; None: none does.
         pad_id: int, the token that fills a row up.
@@ -75,6 +76,7 @@ class BartConfig:
     norm_epsilon: float = 1e-5
     initializer_range: float = 0.02
     label_smoothing: float = 0.0
+    rematerialise: bool = False
     start_id: int | None = 2
     end_id: int | tuple | None = 2
     pad_id: int | None = 1
@@ -271,6 +273,7 @@ class _Stack:
                 attention_dropout=config.attention_dropout,
                 norm_epsilon=config.norm_epsilon,
                 kernel_initializer=initializer,
+                rematerialise=config.rematerialise,
                 dtype=dtype,
                 name=f"{side}_block_{i}",
             )

@@ -43,6 +43,7 @@ class T5Config:
         norm_epsilon: float, added to the mean square in normalisation.
         initializer_factor: float above 0, by which all initial standard deviations are multiplied.
         label_smoothing: float, of the built-in loss.
+        rematerialise: bool, whether training computes each block again for the gradients: less memory.
         tie_embeddings: bool, one matrix for words in and words out; version 1.1 has two.
         scale_logits: bool, logits times hidden_dim**-0.5; version 1.1 does not scale them.
         start_id: int, the token before the first one that the decoder writes.
@@ -66,6 +67,7 @@ class T5Config:
     norm_epsilon: float = 1e-6
     initializer_factor: int | float = 1.0
     label_smoothing: float = 0.0
+    rematerialise: bool = False
     tie_embeddings: bool = True
     scale_logits: bool = True
     start_id: int | None = 0
@@ -156,6 +158,7 @@ class _Stack:
                 norm_epsilon=config.norm_epsilon,
                 kernel_initializer=fan_in(variance),
                 query_initializer=fan_in(variance / config.head_dim),
+                rematerialise=config.rematerialise,
                 dtype=dtype,
                 name=f"{name}_block_{i}",
                 **options,

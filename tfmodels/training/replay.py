@@ -15,7 +15,9 @@ import keras
 import tensorflow as tf
 
 from tfmodels.training import run_state
-from tfmodels.training.resume import Resume, is_chief
+from tfmodels.training._keras_internals import is_multi_worker
+from tfmodels.training.resume import Resume
+from tfmodels.training.strategy import is_chief
 
 _LOG = logging.getLogger(__name__)
 _TERMINATED = 128 + signal.SIGTERM  # as a shell reports it: not finished, start it again
@@ -247,7 +249,7 @@ class _Run(keras.callbacks.CallbackList):
 
     def _save(self, epoch, batch):
         passing, (memories, arrays) = self._before_validation or (self._passing(batch), self._memories())
-        if is_chief(self._strategy) and not (self._terminated and _has_workers(self._strategy)):
+        if is_chief(self._strategy) and not (self._terminated and is_multi_worker(self._strategy)):
             record = {
                 "epoch": epoch,
                 "batch": batch,
@@ -302,8 +304,3 @@ def _size(x, options):
     elif hasattr(x, "num_batches"):
         steps = steps or x.num_batches
     return rows, steps
-
-
-def _has_workers(strategy):
-    resolver = strategy.cluster_resolver
-    return resolver is not None and len(resolver.cluster_spec().as_dict().get("worker", ())) > 1

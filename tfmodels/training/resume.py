@@ -9,6 +9,7 @@ import keras
 
 from tfmodels.training import run_state
 from tfmodels.training.state_file import DamagedFileError, read_state, write_state
+from tfmodels.training.strategy import is_chief
 
 _LOG = logging.getLogger(__name__)
 _VERSION = 1
@@ -127,11 +128,6 @@ class Resume(keras.callbacks.Callback):
                 f"folder {self.directory!r} to begin anew."
             )
         return None
-
-
-def is_chief(strategy):
-    """Whether this process writes files: the only one, or the first of several workers."""
-    return strategy.extended.should_checkpoint
 
 
 def _check_same_run(path, record, description):
