@@ -114,6 +114,12 @@ def test_train_generation_task(config, tmp_path):
         ({"epoch": 3}, "epoch"),
         ({"epochs": "many"}, "epochs"),
         ({"epochs": 0}, "epochs must be at least 1. Received: 0"),
+        ({"workers": ["here"]}, "each worker once as host:port. Received: 'here'"),
+        ({"workers": ["a:1", "a:1"]}, "each worker once"),
+        ({"workers": ["a:1", "b:2"]}, "One of workers must be this host"),
+        ({"workers": ["a:1", "b:2"], "worker_index": 2}, "Received: 2 for 2 workers"),
+        ({"workers": ["a:1", "b:2"], "strategy": "none"}, "workers needs strategy auto or multi_worker"),
+        ({"micro_batches": 0}, "micro_batches must be at least 1. Received: 0"),
         ({"checkpoint_steps": 0}, "checkpoint_steps must be at least 1. Received: 0"),
         ({"average_decay": 1.0}, "average_decay must be at least 0 and below 1. Received: 1.0"),
         (

@@ -21,7 +21,9 @@ def check_same_config(folder, config):
         return
     with open(path, encoding="utf-8") as file:
         there = yaml.safe_load(file)
-    different = [name for name in config if there.get(name) != config[name]]
+    # Other hosts are no other run.
+    names = config.keys() - {"workers", "worker_index"}
+    different = sorted(name for name in names if there.get(name) != config[name])
     if different:
         name = different[0]
         raise ValueError(

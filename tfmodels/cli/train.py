@@ -35,7 +35,11 @@ class TrainConfig:
         keep_checkpoints: how many of them to keep.
         weight_decay: decoupled weight decay.
         precision: mixed_bfloat16, mixed_float16 or float32.
-        strategy: auto takes all GPUs where there are several; none; mirrored.
+        micro_batches: parts that a batch is cut into to save memory; the result is the same.
+        strategy: auto takes the workers that TF_CONFIG or workers name, else all GPUs where there are
+            several; none; mirrored; multi_worker.
+        workers: host:port of each worker. Start the same command on each, with an output that all see.
+        worker_index: which of them this process is, from 0; left out, the one that is named as this host.
         seed: of weights, dropout and shuffling.
     """
 
@@ -61,12 +65,15 @@ class TrainConfig:
     keep_checkpoints: int = 2
     weight_decay: float = 0.01
     precision: Literal["mixed_bfloat16", "mixed_float16", "float32"] = "mixed_bfloat16"
-    strategy: Literal["auto", "none", "mirrored"] = "auto"
+    micro_batches: int = 1
+    strategy: Literal["auto", "none", "mirrored", "multi_worker"] = "auto"
+    workers: list[str] | None = None
+    worker_index: int | None = None
     seed: int = 0
 
     def __post_init__(self):
         whole = ("vocabulary_size", "max_length", "tokens_per_batch", "epochs", "warmup_steps", "decay_steps")
-        for name in (*whole, "checkpoint_steps", "keep_checkpoints"):
+        for name in (*whole, "micro_batches", "checkpoint_steps", "keep_checkpoints"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
         if self.learning_rate <= 0:
@@ -95,6 +102,11 @@ def train(config):
     from tfmodels.cli.run_folder import check_same_config, start_run
     from tfmodels.training import make_strategy
 
+    if config.workers is not None:
+        from tfmodels.cli.workers import set_workers
+
+        set_workers(config.workers, config.worker_index, config.strategy)
+    strategy = make_strategy(config.strategy)
     check_writable(config.output)
     check_same_config(config.output, dataclasses.asdict(config))
     train_texts = _read(config.task, config.train, "train")
@@ -102,7 +114,6 @@ def train(config):
     valid_texts = None if valid_source is None else _read(config.task, valid_source, "valid")
 
     keras.utils.set_random_seed(config.seed)
-    strategy = make_strategy(config.strategy)
     keras.config.set_dtype_policy(config.precision)
     _check_model_fields(config)
     tokenizer = _tokenizer(config, train_texts)
@@ -113,7 +124,7 @@ def train(config):
     reader = _reader(config, _examples(config, train_texts, tokenizer), shuffle=True, repeat=True)
     steps = reader.num_batches()
     with strategy.scope():
-        model.compile(_optimizer(config, steps * config.epochs))
+        model.compile(_optimizer(config, steps * config.epochs), micro_batches=config.micro_batches)
     monitor, valid_data = "loss", None
     if valid_texts is not None:
         monitor = "val_loss"
@@ -124,8 +135,9 @@ def train(config):
             )
         valid_data = _reader(config, examples, shuffle=False, repeat=False).dataset()
 
-    start_run(config.output, dataclasses.asdict(config), tokenizer)
-    print(f"{model.count_params():,} parameters, {steps} steps an epoch")
+    if strategy.extended.should_checkpoint:  # of several workers the first
+        start_run(config.output, dataclasses.asdict(config), tokenizer)
+        print(f"{model.count_params():,} parameters, {steps} steps an epoch")
     model.fit(
         reader.dataset(),
         steps_per_epoch=steps,
