@@ -30,7 +30,8 @@ def beam_search(model, inputs, prompt, lengths, options, rules):
         As `loop.decode`: of each row the `num_return_sequences` best, best first.
     """
     beams, new_tokens = options.num_beams, options.max_new_tokens
-    cache, limits, last_index = prefill(model, inputs, prompt, lengths, new_tokens)
+    cache, limits, last_index = prefill(model, inputs, prompt, lengths, options)
+    beam_options = options.repeated(beams)
     batch = tf.shape(prompt)[0]
     cache, prompts, starts, all_limits = repeat((cache, prompt, lengths, limits), beams)
     candidates = beams * (1 + max(len(rules.stop), 1))
@@ -65,7 +66,7 @@ def beam_search(model, inputs, prompt, lengths, options, rules):
         vocabulary = logits.shape[-1]
         own = tf.nn.log_softmax(tf.cast(logits[:, 0], tf.float32))  # (b * k, v)
         history = tf.reshape(open_["tokens"], (batch * beams, -1))
-        scores = adjust(own, history, starts + step, step, all_limits, options, rules)
+        scores = adjust(own, history, starts + step, step, all_limits, beam_options, rules)
         total = open_["score"][:, :, None] + tf.reshape(scores, (batch, beams, vocabulary))
         # So many candidates that enough stay open even if each beam's stop tokens are among them.
         score, flat = tf.math.top_k(tf.reshape(total, (batch, beams * vocabulary)), candidates)
@@ -90,7 +91,7 @@ def beam_search(model, inputs, prompt, lengths, options, rules):
         token = tf.reshape(open_.pop("token"), (-1,))
         order = tf.reshape(tf.range(batch)[:, None] * beams + parent, (-1,))
         cache = tf.nest.map_structure(lambda leaf: tf.gather(leaf, order), cache)
-        attainable = penalised(open_["score"][:, 0], step + 1)
+        attainable = penalised(open_["score"][:, :1], step + 1)[:, 0]
         worst = tf.reduce_min(ended["score"], axis=1)
         done = done | last[:, 0] | (attainable <= worst)
         if options.early_stopping:

@@ -27,7 +27,8 @@ def decode(model, inputs, prompt, lengths, options, rules):
         `num_return_sequences` rows of a prompt follow one another.
     """
     copies, new_tokens = options.num_return_sequences, options.max_new_tokens
-    cache, limits, last_index = prefill(model, inputs, prompt, lengths, new_tokens)
+    cache, limits, last_index = prefill(model, inputs, prompt, lengths, options)
+    options = options.repeated(copies)
     sampled = options.method == "sample"
     if sampled:
         uniform = sampling.uniforms(prompt, lengths, options.seed, copies, new_tokens)
@@ -75,7 +76,7 @@ def decode(model, inputs, prompt, lengths, options, rules):
     return result
 
 
-def prefill(model, inputs, prompt, lengths, max_new_tokens):
+def prefill(model, inputs, prompt, lengths, options):
     """Fills a cache with the prompts.
 
     All tokens go in but each row's last: it is the first that the loop feeds, so that prompts of
@@ -86,8 +87,10 @@ def prefill(model, inputs, prompt, lengths, max_new_tokens):
         The cache; each row's room for new tokens, int32 (batch,); the last index of the cache.
     """
     # The last new token is never fed back.
-    longest = tf.shape(prompt)[1] + max_new_tokens
-    limits = tf.fill(tf.shape(lengths), max_new_tokens)
+    longest = tf.shape(prompt)[1] + options.max_new_tokens
+    limits = tf.fill(tf.shape(lengths), options.max_new_tokens)
+    if options.limits is not None:
+        limits = tf.minimum(limits, options.limits)
     max_length = model.config.max_sequence_length
     if max_length is not None:
         longest = tf.minimum(longest, max_length)

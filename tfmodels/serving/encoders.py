@@ -1,0 +1,2 @@
+def head_signatures(model, tokenizer, max_length):
+    pass

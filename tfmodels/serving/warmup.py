@@ -1,0 +1,2 @@
+def write_requests(folder, card):
+    pass
