@@ -17,12 +17,16 @@ _PUBLIC = {
     "models": None,
     "tokenizers": None,
     "training": None,
+    "ClassifyResult": "tfmodels.generation",
     "GenerationConfig": "tfmodels.generation",
     "GenerationResult": "tfmodels.generation",
+    "ScoreResult": "tfmodels.generation",
+    "classify": "tfmodels.generation",
     "export": "tfmodels.serving",
     "from_pretrained": "tfmodels.pretrained",
     "generate": "tfmodels.generation",
     "save_pretrained": "tfmodels.pretrained",
+    "score": "tfmodels.generation",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]

@@ -1,6 +1,16 @@
-"""Generating text with any model that keeps the protocol in `protocol.py`."""
+"""Generating and scoring text with any model that keeps the protocol in `protocol.py`."""
 
 from tfmodels.generation.config import GenerationConfig
 from tfmodels.generation.generate import GenerationResult, generate
+from tfmodels.generation.score import ScoreResult, score
+from tfmodels.generation.zero_shot import ClassifyResult, classify
 
-__all__ = ["GenerationConfig", "GenerationResult", "generate"]
+__all__ = [
+    "ClassifyResult",
+    "GenerationConfig",
+    "GenerationResult",
+    "ScoreResult",
+    "classify",
+    "generate",
+    "score",
+]

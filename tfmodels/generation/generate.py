@@ -8,7 +8,7 @@ import tensorflow as tf
 from tfmodels.generation.beam import beam_search
 from tfmodels.generation.config import GenerationConfig, Options, make_generation_config
 from tfmodels.generation.loop import decode
-from tfmodels.generation.protocol import is_encoder_decoder, prompt_names
+from tfmodels.generation.protocol import compiled, is_encoder_decoder, prompt_names
 from tfmodels.generation.rules import token_rules
 
 
@@ -111,7 +111,7 @@ def encode_prompts(model, tokenizer, texts, max_length=None):
 
 def frame_prompts(model, tokenizer, ids, max_length=None):
     """Token ids of prompts, int32 ragged (batch, length), to the model's inputs: see `encode_prompts`."""
-    before, after = _around(tokenizer)
+    before, after = special_ids(tokenizer)
     if is_encoder_decoder(model):
         if not after or after[-1] != tokenizer.end_id:
             after = [*after, tokenizer.end_id]
@@ -130,7 +130,7 @@ def frame_prompts(model, tokenizer, ids, max_length=None):
     return {ids_name: ids.to_tensor(), mask_name: mask.to_tensor()}
 
 
-def _around(tokenizer):
+def special_ids(tokenizer):
     """The ids that the tokenizer's template puts before and after one text: two lists of int."""
     template = getattr(tokenizer, "template", None)
     if template is None or not template.tokens:
@@ -176,22 +176,19 @@ def detokenize(tokenizer, token_ids, lengths):
 
 
 def _compiled(model, config, rules):
-    """The traced function of these options. It lives with the model and is freed with it."""
-    # Past Keras's attribute tracking: functions are no part of the model's state.
-    functions = vars(model).setdefault("_generate_functions", {})
-    key = (config.structure(), rules)
-    if key not in functions:
-        function = tf.function(
-            lambda inputs, numbers: generate_ids(model, inputs, Options(config, numbers), rules),
-            autograph=False,
-        )
-        ids = tf.TensorSpec((None, None), tf.int32)
-        numbers = {
-            name: tf.TensorSpec((), tf.float32 if isinstance(number, float) else tf.int32)
-            for name, number in GenerationConfig().numbers().items()
-        }
-        functions[key] = function.get_concrete_function({n: ids for n in prompt_names(model)}, numbers)
-    function = functions[key]
+    """The traced function of these options."""
+    ids = tf.TensorSpec((None, None), tf.int32)
+    numbers = {
+        name: tf.TensorSpec((), tf.float32 if isinstance(number, float) else tf.int32)
+        for name, number in GenerationConfig().numbers().items()
+    }
+    function = compiled(
+        model,
+        (config.structure(), rules),
+        lambda inputs, numbers: generate_ids(model, inputs, Options(config, numbers), rules),
+        {name: ids for name in prompt_names(model)},
+        numbers,
+    )
     dtypes = {name: type(number) for name, number in GenerationConfig().numbers().items()}
 
     def call(inputs, numbers):

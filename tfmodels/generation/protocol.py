@@ -2,6 +2,8 @@
 
 from typing import Any, Protocol
 
+import tensorflow as tf
+
 
 class GenerativeModel(Protocol):
     """A model that writes text one token at a time.
@@ -32,3 +34,19 @@ def prompt_names(model):
     """The names of the inputs that take the prompt: ids and mask."""
     ids = "encoder_token_ids" if is_encoder_decoder(model) else "token_ids"
     return ids, model.input_pairs[ids][0]
+
+
+def compiled(model, key, function, *specs):
+    """The function, traced once for these specs. It lives with the model and is freed with it.
+
+    Args:
+        model: what the function closes over.
+        key: hashable, names the function among the model's.
+        function: in graph ops.
+        *specs: nested structures of `tf.TensorSpec`, one an argument.
+    """
+    # Past Keras's attribute tracking: functions are no part of the model's state.
+    functions = vars(model).setdefault("_generate_functions", {})
+    if key not in functions:
+        functions[key] = tf.function(function, autograph=False).get_concrete_function(*specs)
+    return functions[key]
