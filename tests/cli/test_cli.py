@@ -148,7 +148,7 @@ def test_bad_arguments(capsys, arguments, message):
     assert message in fails(capsys, *arguments)
 
 
-@pytest.mark.parametrize("command", ["", "demo", "train", "generate", "export", "models"])
+@pytest.mark.parametrize("command", ["", "demo", "train", "generate", "export", "check", "serve", "models"])
 def test_help_names_every_option(capsys, command):
     import dataclasses
 
@@ -169,6 +169,8 @@ def test_help_names_every_option(capsys, command):
             "train": {"config", "print_config"} | {f.name for f in dataclasses.fields(TrainConfig)},
             "generate": generation,
             "export": generation,
+            "check": {"seconds"},
+            "serve": {"name", "host", "rest_port", "grpc_port", "max_batch_size"},
             "models": set(),
         }[command]
     )

@@ -185,6 +185,48 @@ class _Export:
         print(export(model, tokenizer, options.path, config))
 
 
+class _Check:
+    """load an export in a clean process, replay its warm-up requests and measure it"""
+
+    @staticmethod
+    def add_options(parser):
+        parser.add_argument("path", help="an export, or the folder of its versions: then the newest")
+        parser.add_argument("--seconds", type=float, default=1.0, help="for each batch size that is measured")
+
+    @staticmethod
+    def run(options):
+        from tfmodels.serving.check import check, report
+
+        print(report(check(options.path, options.seconds)))
+
+
+class _Serve:
+    """serve one export with TF Serving's REST and gRPC API and a page, for development only"""
+
+    @staticmethod
+    def add_options(parser):
+        parser.add_argument("path", help="an export, or the folder of its versions: then the newest")
+        parser.add_argument("--name", help="of the model in requests; otherwise the folder's")
+        parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
+        parser.add_argument("--rest_port", type=int, default=8501, help="0: a free one")
+        parser.add_argument("--grpc_port", type=int, default=8500, help="0: a free one")
+        parser.add_argument("--max_batch_size", type=int, default=32, help="texts that run at once")
+
+    @staticmethod
+    def run(options):
+        from tfmodels.serving.server.run import run
+
+        def started(served, rest_port, grpc_port):
+            place = f"http://{options.host}:{rest_port}"
+            print(f"Page:  {place}/")
+            print(f"REST:  {place}/v1/models/{served.name}:predict")
+            print(f"gRPC:  {options.host}:{grpc_port}")
+            print("For development only: TF Serving is for the rest.", flush=True)
+
+        names = ("path", "name", "host", "rest_port", "grpc_port", "max_batch_size")
+        run(**{name: options[name] for name in names}, started=started)
+
+
 class _Models:
     """list the models: architectures, sizes, parameters and tasks"""
 
@@ -212,6 +254,8 @@ _COMMANDS = {
     "train": _Train,
     "generate": _Generate,
     "export": _Export,
+    "check": _Check,
+    "serve": _Serve,
     "models": _Models,
 }
 

@@ -56,7 +56,7 @@ def export(
         >>> tfmodels.export(model, tokenizer, "exported", method="beam", num_beams=4)
         'exported/1'
     """
-    check_tokenizer(model, tokenizer)
+    check_tokenizer(getattr(model, "backbone", model), tokenizer)
     if hasattr(model, "init_cache"):
         config = make_generation_config(config, options)
         generation = TextGeneration(model, tokenizer, config, max_length, jit_compile)

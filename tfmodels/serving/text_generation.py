@@ -8,12 +8,13 @@ import dataclasses
 import tensorflow as tf
 
 from tfmodels.generation.config import Options
-from tfmodels.generation.generate import detokenize, frame_prompts, generate_ids
-from tfmodels.generation.protocol import prompt_names
+from tfmodels.generation.generate import detokenize, frame_prompts, generate_ids, special_ids
+from tfmodels.generation.protocol import is_encoder_decoder, prompt_names
 from tfmodels.generation.rules import token_rules
+from tfmodels.generation.score import token_log_probabilities
 from tfmodels.serving.caches import cache_signatures
 from tfmodels.serving.numbers import Numbers
-from tfmodels.serving.signatures import IDS, ROW_IDS, TEXT, Signature, checked, checked_ids
+from tfmodels.serving.signatures import IDS, ROW_IDS, TEXT, Signature, checked, checked_ids, cut
 
 # Of prompts where the model has no limit: T5's training length. A text of any length costs any memory.
 _DEFAULT_MAX_LENGTH = 512
@@ -42,15 +43,19 @@ class TextGeneration:
         self.numbers = Numbers(config, max(own or 2 * _DEFAULT_MAX_LENGTH, config.max_new_tokens))
         self.rules = token_rules(model, tokenizer, config)
         self.jit_compile = jit_compile
-        one = tokenizer.tokenize(["a"])
-        framed = frame_prompts(model, tokenizer, one)[prompt_names(model)[0]]
-        self._specials = int(framed.shape[1]) - int(one.row_lengths()[0])
+        before, after = special_ids(tokenizer)
+        ends = after and after[-1] == tokenizer.end_id
+        if is_encoder_decoder(model):
+            self._specials = len(before) + len(after) + (not ends)
+        else:
+            self._specials = len(before)
 
     def signatures(self):
         """Dict of name -> `Signature`."""
         return {
             "serving_default": self._default(),
             "generate": self._generate(),
+            "score": self._score(),
             "logits": self._logits(),
             **text_signatures(self.tokenizer),
             **cache_signatures(self.model, self.rules.start_id),
@@ -129,6 +134,51 @@ class TextGeneration:
             },
             numbers.defaults,
             numbers.ranges,
+        )
+
+    def _score(self):
+        """As `tfmodels.score`, but a text that is too long is cut, not read through a window."""
+        before, after = special_ids(self.tokenizer)
+        ids_name, (mask_name, _) = list(self.model.input_pairs.items())[-1]
+        if is_encoder_decoder(self.model):
+            before = [self.rules.start_id, *before]
+            after = after if after and after[-1] == self.tokenizer.end_id else [*after, self.tokenizer.end_id]
+        else:
+            # The end token stands before every text that a model without a start was trained on.
+            before = before or ([self.tokenizer.end_id] if self.tokenizer.end_id >= 0 else [])
+            after = []
+        room = self.max_length - len(before) - len(after)
+
+        def score(text, **source):
+            ids, truncated = cut(self.tokenizer.tokenize(text), room)
+            inputs = {}
+            if source:
+                inputs, source_truncated = self._prompts(source["source"])
+                truncated |= source_truncated
+            column = tf.ones((ids.nrows(), 1), tf.int32)
+            ids = tf.concat([*(column * i for i in before), ids, *(column * i for i in after)], 1)
+            inputs |= {ids_name: ids.to_tensor(), mask_name: tf.ones_like(ids).to_tensor()}
+            values = token_log_probabilities(self.model, inputs)
+            return {
+                "token_ids": inputs[ids_name][:, len(before) :],
+                "log_probabilities": values[:, len(before) :],
+                "lengths": tf.cast(ids.row_lengths(), tf.int32) - len(before),
+                "score": tf.reduce_sum(values, axis=1),
+                "truncated": truncated,
+            }
+
+        inputs = {"text": TEXT, "source": TEXT} if is_encoder_decoder(self.model) else {"text": TEXT}
+        return Signature(
+            score,
+            inputs,
+            "How probable the text is" + (", given its source." if len(inputs) > 1 else "."),
+            {
+                "token_ids": "tokens, (batch, length), padding after each row's lengths",
+                "log_probabilities": "of each token given those before it",
+                "lengths": "how many tokens are scored",
+                "score": "the sum of the log-probabilities",
+                "truncated": _TRUNCATED,
+            },
         )
 
     def _logits(self):
