@@ -12,6 +12,7 @@ from importlib import resources
 import numpy as np
 import tensorflow as tf
 from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
@@ -66,6 +67,8 @@ def make_app(served):
                 return JSONResponse({"error": str(error)}, 503)
             except (BadRequest, tf.errors.InvalidArgumentError) as error:
                 return JSONResponse({"error": getattr(error, "message", str(error))}, 400)
+            except tf.errors.ResourceExhaustedError as error:
+                return JSONResponse({"error": error.message}, 503)
 
         return call
 
@@ -100,6 +103,8 @@ async def _body(request):
                 if size > MAX_BODY_BYTES:
                     raise _Refused(413, f"A request may have {MAX_BODY_BYTES} bytes. Received: more.")
                 parts.append(part)
+    except ClientDisconnect:
+        raise _Refused(400, "The request was cut off.") from None
     except TimeoutError:
         raise _Refused(408, f"A request must arrive in {READ_SECONDS:.0f} seconds.") from None
     return b"".join(parts)
