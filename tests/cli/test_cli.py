@@ -168,7 +168,7 @@ def test_help_names_every_option(capsys, command):
             "demo": {"task", "minutes", "output", "strategy"},
             "train": {"config", "print_config"} | {f.name for f in dataclasses.fields(TrainConfig)},
             "generate": generation,
-            "export": generation,
+            "export": generation | {"quantize", "jit_compile", "max_length", "license", "serving"},
             "check": {"seconds"},
             "serve": {"name", "host", "rest_port", "grpc_port", "max_batch_size"},
             "models": set(),

@@ -172,6 +172,21 @@ class _Export:
 
         parser.add_argument("run", help="a run folder of tfmodels demo or train")
         parser.add_argument("path", help="folder of all versions; the next free number is written")
+        parser.add_argument(
+            "--quantize",
+            type=Literal["int8", "bfloat16"] | None,
+            help="smaller weights; the size and the loss in quality are printed",
+        )
+        parser.add_argument(
+            "--jit_compile", type=bool, default=False, help="whether XLA compiles the generation loop"
+        )
+        parser.add_argument(
+            "--max_length", type=int | None, help="tokens of a text that are read; otherwise the model's"
+        )
+        parser.add_argument("--license", help="of the weights; it travels with them")
+        parser.add_argument(
+            "--serving", type=bool, default=False, help="whether to write TF Serving's configs beside it"
+        )
         parser.add_class_arguments(GenerationConfig)
 
     @staticmethod
@@ -182,7 +197,14 @@ class _Export:
         config = _generation_config(options)
         check_writable(options.path)
         model, tokenizer = load_run(options.run)
-        print(export(model, tokenizer, options.path, config))
+        names = ("quantize", "jit_compile", "max_length", "license")
+        folder = export(model, tokenizer, options.path, config, **{name: options[name] for name in names})
+        print(folder)
+        _print_quality(folder)
+        if options.serving:
+            from tfmodels.serving.operator import write_serving_files
+
+            print(f"TF Serving:   {write_serving_files(options.path)}")
 
 
 class _Check:
@@ -258,6 +280,18 @@ _COMMANDS = {
     "serve": _Serve,
     "models": _Models,
 }
+
+
+def _print_quality(folder):
+    """What smaller weights cost, where an export has them."""
+    from tfmodels.serving.check import read_card
+
+    found = read_card(folder)["quantization"]
+    if found:
+        before, after = (found[name] / 1e6 for name in ("weight_bytes_before", "weight_bytes"))
+        print(f"Weights:      {after:.1f} MB as {found['mode']}, {before:.1f} MB before")
+        print(f"Same answers: {found['argmax_agreement']:.1%} of the highest outputs")
+        print(f"Difference:   {found['relative_difference']:.2%} of the outputs' standard deviation")
 
 
 def _generation_config(options):

@@ -95,7 +95,7 @@ def report(found):
     ]
     for name, signature in card["signatures"].items():
         sides = [
-            ", ".join(f"{key} {_shape(x)}" for key, x in signature[side].items() if key[:6] != "cache_")
+            ", ".join(f"{key} {_shape(x)}" for key, x in signature[side].items() if not _is_cache(key))
             for side in ("inputs", "outputs")
         ]
         lines.append(f"{name}: {sides[0]} -> {sides[1]}")
@@ -110,3 +110,7 @@ def report(found):
 
 def _shape(tensor):
     return f"{tensor['dtype']}{['?' if n is None else n for n in tensor['shape']]}".replace("'", "")
+
+
+def _is_cache(key):
+    return key.startswith("cache_") and key[6:].isdigit()

@@ -12,6 +12,7 @@ from tfmodels.generation.config import make_generation_config
 from tfmodels.generation.generate import check_tokenizer
 from tfmodels.serving.encoders import head_signatures
 from tfmodels.serving.operations import libraries, operations
+from tfmodels.serving.quantize import compare, quantized
 from tfmodels.serving.text_generation import TextGeneration
 from tfmodels.serving.warmup import write_requests
 from tfmodels.serving.writing import write_version
@@ -20,7 +21,16 @@ CARD = os.path.join("assets.extra", "tfmodels.json")
 
 
 def export(
-    model, tokenizer, path, config=None, *, max_length=None, jit_compile=False, license=None, **options
+    model,
+    tokenizer,
+    path,
+    config=None,
+    *,
+    max_length=None,
+    jit_compile=False,
+    quantize=None,
+    license=None,
+    **options,
 ):
     """Writes a SavedModel for TF Serving: `path/1`, or the next free number.
 
@@ -41,6 +51,8 @@ def export(
             512 where it has none.
         jit_compile: bool, whether XLA compiles the generation loop of `serving_default`. A server
             without XLA cannot run it, and each new power of two of lengths compiles anew.
+        quantize: "int8" or "bfloat16", smaller weights; None: as they are. The size and the loss in
+            quality stand in the card, under "quantization".
         license: str, of the weights, which travels with them.
         **options: fields of `GenerationConfig` that override it.
 
@@ -57,6 +69,11 @@ def export(
         'exported/1'
     """
     check_tokenizer(getattr(model, "backbone", model), tokenizer)
+    quantization = None
+    if quantize is not None:
+        smaller = quantized(model, quantize)
+        quantization = {"mode": quantize, **compare(model, smaller, tokenizer)}
+        model = smaller
     if hasattr(model, "init_cache"):
         config = make_generation_config(config, options)
         generation = TextGeneration(model, tokenizer, config, max_length, jit_compile)
@@ -78,6 +95,7 @@ def export(
         **own,
         "tokenizer": type(tokenizer).__name__,
         "max_length": max_length,
+        "quantization": quantization,
         "license": license,
         "versions": {
             "tfmodels": __version__,

@@ -33,7 +33,7 @@ def write_requests(folder, card):
     count = 0
     with tf.io.TFRecordWriter(os.path.join(folder, REQUESTS)) as writer:
         for name, signature in card["signatures"].items():
-            for inputs in sample_inputs(name, signature):
+            for inputs in sample_inputs(signature):
                 log = prediction_log_pb2.PredictionLog()
                 request = log.predict_log.request
                 request.model_spec.signature_name = name
@@ -45,10 +45,8 @@ def write_requests(folder, card):
     return count
 
 
-def sample_inputs(name, signature):
-    """Dicts of arrays that a signature, by its name and description, answers."""
-    if name == "decode":  # needs what prefill returns
-        return
+def sample_inputs(signature):
+    """Dicts of tensors that a signature answers, by its description."""
     for texts, ids in zip(_TEXTS, _IDS, strict=True):
         inputs = {}
         for key, spec in signature["inputs"].items():
@@ -62,10 +60,13 @@ def _sample(key, spec, texts, ids):
         return tf.constant(texts if rank == 1 else [[text, text] for text in texts])
     if "default" in spec:
         return tf.constant([spec["default"]] * rows, spec["dtype"])
+    if key.startswith("cache_") and rank:  # an empty one of a few tokens
+        return tf.zeros([rows, *(n or len(ids[0]) for n in spec["shape"][1:])], spec["dtype"])
     if rank == 0:  # the length of a cache
         return tf.constant(len(ids[0]) + 1, spec["dtype"])
-    if rank == 1:  # lengths
-        return tf.constant([len(row) for row in ids], spec["dtype"])
+    if rank == 1:
+        value = {"lengths": len(ids[0]), "index": 1}.get(key, 0)
+        return tf.constant([value] * rows, spec["dtype"])
     value = tf.constant(ids, spec["dtype"])
     if "mask" in key:
         value = tf.ones_like(value)
