@@ -80,7 +80,7 @@ def _values(name, found):
         "libraries": libraries,
         # Between single quotes of a shell.
         "request": shlex.quote(json.dumps({"inputs": inputs}))[1:-1],
-        "inputs": repr(inputs),
+        "inputs": json.dumps(inputs),
     }
 
 

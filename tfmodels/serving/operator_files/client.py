@@ -3,6 +3,7 @@
 The messages are those of TF Serving's predict API, by their numbers.
 """
 
+import json
 import sys
 
 import grpc
@@ -34,9 +35,7 @@ def _messages():
         message = file.message_type.add(name=name)
         for field, number, kind, label in fields:
             known = isinstance(kind, int)
-            made = message.field.add(
-                name=field, number=number, type=kind if known else _MESSAGE, label=label
-            )
+            made = message.field.add(name=field, number=number, type=kind if known else _MESSAGE, label=label)
             if not known:
                 made.type_name = f".client.{kind}"
     pool = descriptor_pool.DescriptorPool()
@@ -46,6 +45,7 @@ def _messages():
 
 
 MESSAGES = _messages()
+INPUTS = json.loads(r"""$inputs""")
 _TYPES = {1: "float_val", 3: "int_val", 7: "string_val", 10: "bool_val"}
 _PACKED = {1: "f", 3: "i", 10: "?"}
 
@@ -97,5 +97,5 @@ def _values(tensor):
 
 if __name__ == "__main__":
     place = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:8500"
-    for key, (shape, values) in predict(place, "$name", $inputs).items():
+    for key, (shape, values) in predict(place, "$name", INPUTS).items():
         print(key, shape, [v.decode() if isinstance(v, bytes) else v for v in values])
