@@ -76,14 +76,12 @@ def test_serving_files(exports):
         write_serving_files(exports, "Not_a_name")
 
 
-def test_serving_configs_are_those_of_tensorflow_serving(exports):
+def test_model_config_is_that_of_tensorflow_serving(exports):
     text_format = pytest.importorskip("google.protobuf.text_format")
     config_pb2 = pytest.importorskip("tensorflow_serving.config.model_server_config_pb2")
-    monitoring_pb2 = pytest.importorskip("tensorflow_serving.config.monitoring_config_pb2")
     folder = exports / "serving"
     models = text_format.Parse((folder / "models.config").read_text(), config_pb2.ModelServerConfig())
     assert models.model_config_list.config[0].base_path == "/models/small-words"
-    text_format.Parse((folder / "monitoring.config").read_text(), monitoring_pb2.MonitoringConfig())
     batching = (folder / "batching.config").read_text()
     assert re.search(r"^max_batch_size { value: \d+ }$", batching, re.MULTILINE)
 
