@@ -53,7 +53,8 @@ def test_every_room_keeps_to_the_table():
 
 def test_layers_and_models_are_backend_neutral():
     for room, path in files():
-        if room in ("layers", "models"):
+        # The one file of kernels that keras.ops has no op for.
+        if room in ("layers", "models") and path != PACKAGE / "layers" / "_kernels.py":
             assert not any(name.split(".")[0] == "tensorflow" for name in imports(path)), path
 
 
@@ -67,6 +68,14 @@ def test_checkpoints_need_no_torch_and_no_pickle():
 def test_no_private_keras():
     for _, path in files():
         assert not any(name.startswith(PRIVATE_KERAS) for name in imports(path)), path
+
+
+def test_private_names_of_keras_stand_in_one_file():
+    names = ("_maybe_symbolic_build", "_all_reduce_sum_gradients", "_model_variables_moving_average")
+    names += ("_exclude_from_weight_decay", "tf.__internal__")
+    for _, path in files():
+        found = [name for name in names if name in path.read_text()]
+        assert not found or path == PACKAGE / "training" / "_keras_internals.py", f"{path}: {found}"
 
 
 def test_the_table_sees_a_breach(tmp_path):

@@ -14,6 +14,7 @@ from tfmodels.layers import (
     MultiHeadCrossAttention,
     MultiHeadSelfAttention,
     PositionalEmbedding,
+    ShiftRight,
     TransformerBlock,
 )
 
@@ -118,6 +119,13 @@ def test_first_real_token():
     mask = np.array([[0, 0, 1, 1], [1, 2, 2, 0]])
     first = FirstToken()(x, padding_mask=mask)
     np.testing.assert_array_equal(first, [[6, 7, 8], [12, 13, 14]])
+
+
+def test_shift_right_starts_each_sequence():
+    ids = np.array([[4, 5, 6, 7, 3], [0, 0, 5, 6, 7]])
+    mask = np.array([[1, 1, 2, 2, 0], [0, 0, 1, 1, 1]])
+    shifted = np.asarray(ShiftRight(9)(ids, padding_mask=mask))
+    assert shifted[mask != 0].tolist() == [9, 4, 9, 6, 9, 5, 6]
 
 
 @pytest.mark.parametrize("hidden_dim", [7, 8])

@@ -10,6 +10,8 @@ from tests.reference.transformer import softmax
 from tests.reference.weights import randomise
 from tfmodels.layers import FirstToken, FoldChoices, LastToken, MeanToken, UnfoldChoices
 from tfmodels.models import (
+    BartConfig,
+    BartReader,
     MaskedLanguageModel,
     MaskedLanguageModelConfig,
     MultipleChoiceModel,
@@ -44,6 +46,11 @@ def small_gpt2():
     return gpt2("tiny", **SMALL)
 
 
+def small_reader():
+    sizes = {name: size for name, size in SMALL.items() if name != "vocabulary_size"}
+    return BartReader(BartConfig(**sizes, source_vocabulary_size=13, target_vocabulary_size=13))
+
+
 def classifier(backbone=small_bert, **fields):
     return SequenceClassifier(backbone(), SequenceClassifierConfig(**({"dropout": 0.0} | fields)))
 
@@ -54,6 +61,11 @@ HEADS = {
         lambda: classifier(small_gpt2, num_labels=3, hidden_activation="tanh", use_bias=False),
         IDS,
         np.array([0, 2, 1, 2]),
+    ),
+    "single label over a reader on both sides": (
+        lambda: classifier(small_reader, hidden_activation="tanh"),
+        IDS,
+        np.array([0, 1, 1, 0]),
     ),
     "multi label": (
         lambda: classifier(num_labels=2, problem="multi_label", pooling="mean"),
@@ -90,7 +102,17 @@ HEADS = {
 
 # One of each kind of input, output and loss: the others differ from these in an option.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["single label", "choices", "answers", "pre-training", "sentences"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "single label",
+        "single label over a reader on both sides",
+        "choices",
+        "answers",
+        "pre-training",
+        "sentences",
+    ],
+)
 def test_check_model(name, tmp_path):
     make, ids, targets = HEADS[name]
     model, inputs = make(), {"token_ids": ids}
@@ -198,6 +220,16 @@ def test_loss_is_the_mean_over_the_whole_set():
     p = 1 / (1 + np.exp(-np.asarray(model({"token_ids": IDS}), "float64")))
     nll = -np.where(y == 1, np.log(p), np.log(1 - p))
     np.testing.assert_allclose(whole[0], np.average(nll.mean(1), weights=weights), rtol=1e-5)
+
+
+def test_a_reader_is_pooled_at_its_end_and_needs_a_start():
+    assert SequenceClassifier(small_reader()).config.pooling == "last"
+    with pytest.raises(ValueError, match="BartReader needs a start_id. Received: start_id=None"):
+        BartReader(BartConfig(start_id=None))
+    model = small_reader()
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="A bare reader has no task to train on"):
+        model.fit({"token_ids": IDS}, IDS, verbose=0)
 
 
 def test_labels_and_pooling_are_completed():

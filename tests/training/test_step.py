@@ -31,15 +31,15 @@ def rows():
     }
 
 
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("label_smoothing, z_loss", [(0.0, 0.0), (0.1, 0.0), (0.0, 0.2), (0.1, 0.2)])
 @pytest.mark.parametrize("block_rows", [4, 1024])
 @pytest.mark.parametrize("biased", [False, True])
-def test_vocabulary_loss(rows, label_smoothing, block_rows, biased, monkeypatch):
+def test_vocabulary_loss(rows, label_smoothing, z_loss, block_rows, biased, monkeypatch):
     monkeypatch.setattr(losses, "_BLOCK_ROWS", block_rows)
     names = ("hidden", "kernel", "bias") if biased else ("hidden", "kernel")
     variables = {name: tf.Variable(rows[name]) for name in names}
     labels, weights = rows["labels"], rows["weights"]
-    options = {"label_smoothing": label_smoothing}
+    options = {"label_smoothing": label_smoothing, "z_loss": z_loss}
     with tf.GradientTape() as tape:
         tensors = {name: tf.convert_to_tensor(variable) for name, variable in variables.items()}
         sums = losses.vocabulary_loss(**tensors, labels=labels, weights=weights, **options)
@@ -47,7 +47,9 @@ def test_vocabulary_loss(rows, label_smoothing, block_rows, biased, monkeypatch)
     gradients = {n: tf.convert_to_tensor(g) for n, g in tape.gradient(loss, variables).items()}
     logits = rows["hidden"].astype("float64") @ rows["kernel"].astype("float64").T
     logits = logits + rows["bias"] if biased else logits
-    expected = reference.cross_entropy(logits, labels, weights, label_smoothing)
+    normaliser = np.log(np.exp(logits).sum(-1))
+    expected = np.array(reference.cross_entropy(logits, labels, weights, label_smoothing))
+    expected[0] += (z_loss * normaliser**2 * weights).sum()
     np.testing.assert_allclose(sums, expected, rtol=1e-5)  # sums of 23 rows in float32
     evaluated = losses.vocabulary_loss(
         **tensors, labels=labels, weights=weights, **options, differentiable=False
@@ -55,7 +57,9 @@ def test_vocabulary_loss(rows, label_smoothing, block_rows, biased, monkeypatch)
     np.testing.assert_allclose(evaluated, expected, rtol=1e-5)
     # Gradients: softmax - target, by hand.
     target = np.eye(7)[labels] * (1 - label_smoothing) + label_smoothing / 7
-    error = (reference.softmax(logits) - target) * weights[:, None] * 3.0
+    softmax = reference.softmax(logits)
+    error = softmax - target + 2 * z_loss * normaliser[:, None] * softmax
+    error = error * weights[:, None] * 3.0
     by_hand = {"hidden": error @ rows["kernel"], "kernel": error.T @ rows["hidden"], "bias": error.sum(0)}
     for name, gradient in gradients.items():
         np.testing.assert_allclose(gradient, by_hand[name], atol=1e-5, err_msg=name)

@@ -1,53 +1,82 @@
-"""MirroredStrategy gives the weights of one device. A process of its own: a strategy's devices are
-made once in a process."""
+"""The same step on every strategy. Each strategy has processes of its own (see `equality`)."""
 
+import json
+import os
+import pathlib
+import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tfmodels.training import make_strategy
 
-_COMPARE = """
-import numpy as np, tensorflow as tf, keras
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import tfmodels
-rng = np.random.default_rng(0)
-ids = rng.integers(0, 13, (20, 6)).astype("int32")
-# Rows of different lengths: replicas have different numbers of tokens.
-weights = (np.arange(6) < rng.integers(1, 7, (20, 1))).astype("float32")
-x = {"token_ids": ids, "padding_mask": weights.astype("int32")}
-data = tf.data.Dataset.from_tensor_slices((x, np.roll(ids, -1, 1), weights)).batch(4)
+ROOT = pathlib.Path(__file__).parents[2]
 
-def train(name):
-    keras.utils.set_random_seed(0)
-    strategy = tfmodels.training.make_strategy(name)
-    assert strategy.num_replicas_in_sync == {"none": 1, "mirrored": 2}[name]
-    with strategy.scope():
-        model = tfmodels.models.gpt2("tiny", num_layers=2, num_heads=3, hidden_dim=12,
-            intermediate_dim=11, vocabulary_size=13, max_sequence_length=9, dropout=0.0,
-            attention_dropout=0.0, label_smoothing=0.1)
-        model.compile(keras.optimizers.SGD(0.5))
-    history = model.fit(data, epochs=1, shuffle=False, verbose=0).history  # 5 steps
-    logs = model.evaluate(data, verbose=0, return_dict=True)
-    return model.get_weights(), history["loss"], logs
 
-(one, loss_1, logs_1), (two, loss_2, logs_2) = train("none"), train("mirrored")
-for a, b in zip(one, two, strict=True):
-    np.testing.assert_allclose(a, b, atol=1e-5)  # float32, sums in another order
-np.testing.assert_allclose(loss_1, loss_2, rtol=1e-5)
-for name in logs_1:
-    np.testing.assert_allclose(logs_1[name], logs_2[name], rtol=1e-4)
-"""
+def start(out, strategy, devices, cases, environment=None):
+    command = [sys.executable, "-m", "tests.training.equality", str(out), strategy, str(devices), cases]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
+    return subprocess.Popen(command, cwd=ROOT, env=environment)
+
+
+def tf_config(ports, index):
+    workers = [f"localhost:{port}" for port in ports]
+    task = {"type": "worker", "index": index}
+    return {"TF_CONFIG": json.dumps({"cluster": {"worker": workers}, "task": task})}
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("localhost", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Results of one device, of Mirrored, and of each of two workers."""
+    folder = tmp_path_factory.mktemp("equality")
+    runs = {
+        "one": start(folder / "one", "none", 1, "adamw-packed-1,sgd-padded-1,sgd-padded-4"),
+        "mirrored": start(folder / "mirrored", "mirrored", 4, "adamw-packed-2"),
+    }
+    ports = free_ports(2)
+    for i in range(2):
+        cases = "adamw-packed-1,sgd-padded-2"
+        runs[f"worker_{i}"] = start(folder / f"worker_{i}", "multi_worker", 1, cases, tf_config(ports, i))
+    for name, process in runs.items():
+        assert process.wait(timeout=600) == 0, name
+    return {name: dict(np.load(folder / f"{name}.npz")) for name in runs}
 
 
 @pytest.mark.slow
-def test_mirrored_equals_one_device():
-    subprocess.run([sys.executable, "-c", _COMPARE], check=True)
+@pytest.mark.parametrize("run", ["one", "mirrored", "worker_0", "worker_1"])
+def test_every_layout_gives_the_same_weights_and_metrics(results, run):
+    compared = 0
+    for key, value in results[run].items():
+        case, _, name = key.split("/")
+        expected = results["one"][f"{case}/1/{name}"]
+        compared += name == "weights"
+        # float32, five steps, sums in another order
+        np.testing.assert_allclose(value, expected, atol=1e-5, rtol=1e-5, err_msg=key)
+    assert compared >= 1
+    losses = results["one"]["adamw-packed/1/loss"], results["one"]["sgd-padded/1/val_loss"]
+    assert losses[0] != losses[1]
 
 
 def test_names():
     assert make_strategy("auto").num_replicas_in_sync == 1  # no GPU here
-    with pytest.raises(ValueError, match="auto, none, mirrored. Received: 'tpu'"):
+    with pytest.raises(ValueError, match="auto, none, mirrored, multi_worker. Received: 'tpu'"):
         make_strategy("tpu")
+
+
+@pytest.mark.parametrize("config", ["{", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {"index": 1}}', ""])
+def test_a_config_that_is_none(config, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(ValueError, match="TF_CONFIG"):
+        make_strategy("multi_worker")

@@ -7,6 +7,7 @@ h head_dim, d hidden_dim.
 import keras
 from keras import ops
 
+from tfmodels.layers._kernels import blockwise_attention
 from tfmodels.layers.cache import write
 from tfmodels.layers.masks import attention_mask, cached_attention_mask, cached_positions
 from tfmodels.layers.rotary import rotate
@@ -15,8 +16,12 @@ from tfmodels.layers.rotary import rotate
 # a softmax without NaN; exp(-1e9) is exactly 0 in float32 and bfloat16 beside any real score.
 _MASKED_SCORE = -1e9
 
+# From this length on attention goes block by block, which then is faster too; below, the blocks' own
+# work is more than what they skip.
+_BLOCKWISE_LENGTH = 2048
 
-class _MultiHeadAttention(keras.layers.Layer):
+
+class MultiHeadAttentionBase(keras.layers.Layer):
     """The projections and the attention itself, shared by the self and cross variants."""
 
     query_norm = key_norm = None  # the self variant may have them
@@ -97,14 +102,23 @@ class _MultiHeadAttention(keras.layers.Layer):
         value = self._split_heads(self.value_dense, x, self._key_value_heads)
         return {"key": key if rotary is None else rotate(key, rotary), "value": value}
 
-    def _attend(self, x, keys, mask, training, position_bias=None, rotary=None):
-        """x (b, q, d), keys of (b, g, k, h), mask (b, q, k) -> output (b, q, d), weights (b, n, q, k)."""
-        query = self._split_heads(self.query_dense, x, self.num_heads)  # (b, n, q, h)
+    def _query(self, x, rotary):
+        """Scaled queries of x (b, q, d), (b, n, q, h)."""
+        query = self._split_heads(self.query_dense, x, self.num_heads)
         query = query if self.query_norm is None else self.query_norm(query)
         if rotary is not None:
             query = rotate(query, rotary)
         # Section 3.2.1: scaled by 1/sqrt(d_k); on the query, the smaller factor of the product.
-        query = query * (self._size**-0.5 if self.scale is None else self.scale)
+        return query * (self._size**-0.5 if self.scale is None else self.scale)
+
+    def _attend(self, x, keys, mask, training, position_bias=None, rotary=None):
+        """x (b, q, d), keys of (b, g, k, h), mask (b, q, k) -> output (b, q, d), weights (b, n, q, k)."""
+        query = self._query(x, rotary)
+        context, weights = self._weigh(query, keys, mask, training, position_bias)
+        return self._project_context(context), weights
+
+    def _weigh(self, query, keys, mask, training, position_bias=None):
+        """Context (b, n, q, h) and weights (b, n, q, k)."""
         scores = self._matmul(query, ops.swapaxes(keys["key"], -1, -2))  # (b, n, q, k)
         # Softmax in float32: bfloat16 sums drift above 1k keys.
         scores = ops.cast(scores, "float32")
@@ -113,11 +127,14 @@ class _MultiHeadAttention(keras.layers.Layer):
         if mask is not None:
             scores = scores + ops.where(mask, 0.0, _MASKED_SCORE)[:, None]
         weights = ops.cast(ops.softmax(scores, axis=-1), query.dtype)
-        context = self._matmul(self.weights_dropout(weights, training=training), keys["value"])
+        return self._matmul(self.weights_dropout(weights, training=training), keys["value"]), weights
+
+    def _project_context(self, context):
+        """(b, n, q, h) -> (b, q, d)."""
         batch, _, length, _ = ops.shape(context)
         context = ops.transpose(context, (0, 2, 1, 3))  # (b, q, n, h)
         context = ops.reshape(context, (-1, self.num_heads * self._size))  # (b * q, n * h)
-        return ops.reshape(self.output_dense(context), (batch, length, x.shape[-1])), weights
+        return ops.reshape(self.output_dense(context), (batch, length, -1))
 
     def _matmul(self, x, shared):
         """x (b, n, q, i) times shared (b, g, i, j), each of its g heads for n / g heads of x."""
@@ -144,7 +161,7 @@ class _MultiHeadAttention(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tfmodels")
-class MultiHeadSelfAttention(_MultiHeadAttention):
+class MultiHeadSelfAttention(MultiHeadAttentionBase):
     """Multi-head self-attention (Vaswani et al. 2017, section 3.2.2).
 
     Args:
@@ -248,10 +265,11 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
         training=None,
     ):
         keys = self._project_keys(inputs, rotary)
+        if cache is None and position_bias is None and not return_attention:
+            query = self._query(inputs, rotary)
+            return self._project_context(self._context(query, keys, padding_mask, training))
         if cache is None:
-            if self.causal and padding_mask is None:
-                padding_mask = ops.ones(ops.shape(inputs)[:2], dtype="int32")
-            mask = attention_mask(padding_mask, padding_mask, self.causal, self.window)
+            mask = self._mask(inputs, padding_mask)
         else:
             if not self.causal:
                 raise ValueError("A cache needs causal attention. Received: causal=False.")
@@ -267,6 +285,33 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
             results += (weights,)
         return results if len(results) > 1 else outputs
 
+    def _mask(self, x, padding_mask):
+        if self.causal and padding_mask is None:
+            padding_mask = ops.ones(ops.shape(x)[:2], dtype="int32")
+        return attention_mask(padding_mask, padding_mask, self.causal, self.window)
+
+    def _context(self, query, keys, padding_mask, training):
+        """What the queries find, (b, n, q, h), whole or block by block as the length asks."""
+        length = ops.shape(query)[2]
+
+        def whole():
+            mask = self._mask(ops.swapaxes(query, 1, 2), padding_mask)
+            return self._weigh(query, keys, mask, training)[0]
+
+        def by_blocks():
+            rate = self.dropout if training else 0.0
+            seed = self.weights_dropout.seed_generator.next() if rate else None
+            masks = padding_mask, padding_mask
+            return blockwise_attention(
+                query, keys["key"], keys["value"], *masks, self.causal, self.window, rate, seed
+            )
+
+        if isinstance(length, int):
+            return by_blocks() if length >= _BLOCKWISE_LENGTH else whole()
+        if training is None:  # neither training nor evaluation, such as a graph that is being built
+            return whole()
+        return ops.cond(length >= _BLOCKWISE_LENGTH, by_blocks, whole)
+
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
 
@@ -277,63 +322,3 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
             "window": self.window,
             "head_norm_epsilon": self.head_norm_epsilon,
         }
-
-
-@keras.saving.register_keras_serializable("tfmodels")
-class MultiHeadCrossAttention(_MultiHeadAttention):
-    """Attention from the decoder to the encoder's output (Vaswani et al. 2017, section 3.2.3).
-
-    Args:
-        num_heads: int, attention heads.
-        head_dim: int, size of a head; None: `hidden_dim / num_heads`.
-        dropout: float, share of attention weights dropped while training.
-        scale: float, by which scores are multiplied; None: 1/sqrt(head_dim).
-        use_bias: bool, biases on the projections.
-        output_bias: bool, a bias on the output; None: `use_bias`.
-        kernel_initializer: initializer of the key and value kernels.
-        query_initializer: initializer of the query kernel; None: `kernel_initializer`.
-        output_initializer: initializer of the output kernel; None: `kernel_initializer`.
-
-    Call arguments:
-        inputs: float tensor, (batch, length, hidden_dim).
-        encoder_output: float tensor, (batch, encoder_length, encoder_dim); left out with a cache.
-        encoder_padding_mask: int tensor, (batch, encoder_length), 0 = padding; None: all are real.
-        padding_mask: int tensor, (batch, length). Given, both sides count as packed: sequence k
-            attends to the encoder's sequence k.
-        cache: what `init_cache` returned, instead of `encoder_output`.
-        return_attention: bool, whether to return the attention weights too.
-
-    Returns:
-        Float tensor, (batch, length, hidden_dim), and with `return_attention` the weights,
-        (batch, num_heads, length, encoder_length).
-
-    Example:
-        >>> layer = MultiHeadCrossAttention(num_heads=2)
-        >>> layer(keras.random.normal((3, 5, 8)), keras.random.normal((3, 7, 8))).shape
-        TensorShape([3, 5, 8])
-    """
-
-    def build(self, inputs_shape, encoder_output_shape=None):
-        self._build_projections(inputs_shape, encoder_output_shape or inputs_shape)
-
-    def init_cache(self, encoder_output):
-        """The encoder output's keys and values, each (batch, num_heads, encoder_length, head_dim)."""
-        return self._project_keys(encoder_output)
-
-    def call(
-        self,
-        inputs,
-        encoder_output=None,
-        encoder_padding_mask=None,
-        padding_mask=None,
-        cache=None,
-        return_attention=False,
-        training=None,
-    ):
-        keys = self._project_keys(encoder_output) if cache is None else cache
-        mask = attention_mask(padding_mask, encoder_padding_mask)
-        outputs, weights = self._attend(inputs, keys, mask, training)
-        return (outputs, weights) if return_attention else outputs
-
-    def compute_output_shape(self, inputs_shape, encoder_output_shape=None):
-        return tuple(inputs_shape)

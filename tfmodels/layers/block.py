@@ -2,7 +2,9 @@
 
 import keras
 
-from tfmodels.layers.attention import MultiHeadCrossAttention, MultiHeadSelfAttention
+from tfmodels.layers._kernels import rematerialise
+from tfmodels.layers.attention import MultiHeadSelfAttention
+from tfmodels.layers.cross_attention import MultiHeadCrossAttention
 from tfmodels.layers.feed_forward import FeedForward
 
 
@@ -24,6 +26,7 @@ class BlockBase(keras.layers.Layer):
         norm_epsilon,
         kernel_initializer,
         output_initializer=None,
+        rematerialise=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -37,6 +40,7 @@ class BlockBase(keras.layers.Layer):
         self.norm_epsilon = norm_epsilon
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer or kernel_initializer)
+        self.rematerialise = rematerialise
 
     def _build_sublayers(self, shapes, make_norm, attention, self_attention, feed_forward):
         """Makes and builds the sublayers, each with its residual dropout and its norm.
@@ -104,6 +108,28 @@ class BlockBase(keras.layers.Layer):
         rotary=None,
         training=None,
     ):
+        masks = {"padding_mask": padding_mask, "encoder_padding_mask": encoder_padding_mask}
+        if not (self.rematerialise and training and cache is None):
+            options = {"cache": cache, "index": index, "training": training}
+            return self._forward(inputs, encoder_output, position_bias, rotary, **masks, **options)
+
+        def forward(*tensors):
+            return self._forward(*tensors, **masks, training=True)
+
+        return rematerialise(self, forward, inputs, encoder_output, position_bias, rotary)
+
+    def _forward(
+        self,
+        inputs,
+        encoder_output,
+        position_bias,
+        rotary,
+        padding_mask,
+        encoder_padding_mask,
+        cache=None,
+        index=None,
+        training=None,
+    ):
         new_cache = None if cache is None else dict(cache)
 
         def attend(x):
@@ -154,6 +180,7 @@ class BlockBase(keras.layers.Layer):
             "norm_epsilon": self.norm_epsilon,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),
+            "rematerialise": self.rematerialise,
         }
 
 
@@ -177,6 +204,8 @@ class TransformerBlock(BlockBase):
         kernel_initializer: initializer of all kernels.
         output_initializer: initializer of the kernels that write to the residual stream; None:
             `kernel_initializer`.
+        rematerialise: bool, whether training keeps the block's input only and computes the rest
+            again for the gradients.
 
     Call arguments:
         inputs: float tensor, (batch, length, hidden_dim).
@@ -210,6 +239,7 @@ class TransformerBlock(BlockBase):
         norm_epsilon=1e-5,
         kernel_initializer="glorot_uniform",
         output_initializer=None,
+        rematerialise=False,
         **kwargs,
     ):
         super().__init__(
@@ -223,6 +253,7 @@ class TransformerBlock(BlockBase):
             norm_epsilon,
             kernel_initializer,
             output_initializer,
+            rematerialise,
             **kwargs,
         )
         self.norm_first = norm_first

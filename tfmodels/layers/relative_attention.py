@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfmodels.layers.attention import _MASKED_SCORE, _MultiHeadAttention
+from tfmodels.layers.attention import _MASKED_SCORE, MultiHeadAttentionBase
 from tfmodels.layers.cache import write
 from tfmodels.layers.masks import attention_mask, positions_in_sequence
 
@@ -194,7 +194,7 @@ class RelativeBiases(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tfmodels")
-class RelativeSelfAttention(_MultiHeadAttention):
+class RelativeSelfAttention(MultiHeadAttentionBase):
     """Causal self-attention by relative positions (Dai et al. 2019, section 3.3 and appendix B).
 
     Args:

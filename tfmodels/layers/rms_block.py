@@ -30,6 +30,7 @@ class RMSNormBlock(BlockBase):
         norm_epsilon: float, added to the mean square in normalisation.
         kernel_initializer: initializer of all kernels.
         query_initializer: initializer of the attentions' query kernels; None: `kernel_initializer`.
+        rematerialise: bool, as `TransformerBlock`.
 
     Call arguments:
         As `TransformerBlock`.
@@ -67,6 +68,7 @@ class RMSNormBlock(BlockBase):
         norm_epsilon=1e-6,
         kernel_initializer="glorot_uniform",
         query_initializer=None,
+        rematerialise=False,
         **kwargs,
     ):
         super().__init__(
@@ -79,6 +81,7 @@ class RMSNormBlock(BlockBase):
             attention_dropout,
             norm_epsilon,
             kernel_initializer,
+            rematerialise=rematerialise,
             **kwargs,
         )
         self.head_dim = head_dim

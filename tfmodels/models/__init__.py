@@ -23,13 +23,15 @@ from tfmodels.models.heads import (
     TokenClassifierConfig,
 )
 from tfmodels.models.llama import Llama, LlamaConfig, llama
-from tfmodels.models.t5 import T5, T5Config, T5Encoder, t5
+from tfmodels.models.readers import BartReader, T5Encoder, T5Reader
+from tfmodels.models.t5 import T5, T5Config, t5
 from tfmodels.models.transformer import Transformer, TransformerConfig, transformer
 from tfmodels.models.transformer_xl import TransformerXL, TransformerXLConfig, transformer_xl
 
 __all__ = [
     "Bart",
     "BartConfig",
+    "BartReader",
     "Bert",
     "BertConfig",
     "GPT2",
@@ -39,6 +41,7 @@ __all__ = [
     "T5",
     "T5Config",
     "T5Encoder",
+    "T5Reader",
     "MaskedLanguageModel",
     "MaskedLanguageModelConfig",
     "ModelInfo",

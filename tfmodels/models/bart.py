@@ -46,6 +46,7 @@ class BartConfig:
         norm_epsilon: float, added to the variance in layer normalisation.
         initializer_range: float, standard deviation of the initial weights.
         label_smoothing: float, of the built-in loss.
+        rematerialise: bool, whether training computes each block again for the gradients: less memory.
         start_id: int, the token before the first one that the decoder writes.
         end_id: int or tuple of int, the token that ends a text; None: none does.
         pad_id: int, the token that fills a row up.
@@ -75,6 +76,7 @@ class BartConfig:
     norm_epsilon: float = 1e-5
     initializer_range: float = 0.02
     label_smoothing: float = 0.0
+    rematerialise: bool = False
     start_id: int | None = 2
     end_id: int | tuple | None = 2
     pad_id: int | None = 1
@@ -142,8 +144,58 @@ SIZES = {
 }
 
 
+class BartStacks:
+    """The words, the encoder and the decoder: what each model of this file's configs is made of."""
+
+    config_class = BartConfig
+
+    def make_stacks(self, config, dtype):
+        """Makes the layers."""
+        initializer = keras.initializers.RandomNormal(stddev=config.initializer_range)
+
+        def words(vocabulary_size, name, tied=True):
+            return keras.layers.ReversibleEmbedding(
+                vocabulary_size,
+                config.hidden_dim,
+                tie_weights=tied,
+                embeddings_initializer=initializer.clone(),
+                dtype=dtype,
+                name=name,
+            )
+
+        self.target_embedding = words(
+            config.target_vocabulary_size, "target_embedding", tied=config.tie_embeddings
+        )
+        self.source_embedding = self.target_embedding
+        if not config.share_embeddings:
+            self.source_embedding = words(config.source_vocabulary_size, "source_embedding")
+        self.encoder = _Stack(config, "encoder", dtype)
+        self.decoder = _Stack(config, "decoder", dtype)
+
+    def encode(self, inputs, training=None):
+        """The encoder's output, (batch, source_length, hidden_dim)."""
+        x = self._embed(self.source_embedding, inputs["encoder_token_ids"])
+        return self.encoder(x, inputs["encoder_padding_mask"], training=training)[0]
+
+    def decode(self, inputs, encoder_output, cache=None, index=None, training=None):
+        """The decoder's one forward pass: hidden states (b, t, d) and the blocks' new caches."""
+        return self.decoder(
+            self._embed(self.target_embedding, inputs["decoder_token_ids"]),
+            inputs.get("decoder_padding_mask"),
+            cache=cache,
+            index=index,
+            training=training,
+            encoder_output=encoder_output,
+            encoder_padding_mask=inputs["encoder_padding_mask"],
+        )
+
+    def _embed(self, embedding, token_ids):
+        x = embedding(token_ids)
+        return x * self.config.hidden_dim**0.5 if self.config.scale_embeddings else x
+
+
 @keras.saving.register_keras_serializable("tfmodels")
-class Bart(EncoderDecoderModel):
+class Bart(BartStacks, EncoderDecoderModel):
     """BART or MarianMT with its output layer: two rows of ids in, logits out.
 
     Args:
@@ -166,33 +218,11 @@ class Bart(EncoderDecoderModel):
         TensorShape([1, 2, 4000])
     """
 
-    config_class = BartConfig
-
     def __init__(self, config, dtype=None, **kwargs):
         self.config = config
         dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-        initializer = keras.initializers.RandomNormal(stddev=config.initializer_range)
-
-        def words(vocabulary_size, name, tied=True):
-            return keras.layers.ReversibleEmbedding(
-                vocabulary_size,
-                config.hidden_dim,
-                tie_weights=tied,
-                embeddings_initializer=initializer.clone(),
-                dtype=dtype,
-                name=name,
-            )
-
-        self.target_embedding = words(
-            config.target_vocabulary_size, "target_embedding", tied=config.tie_embeddings
-        )
-        self.source_embedding = self.target_embedding
-        if not config.share_embeddings:
-            self.source_embedding = words(config.source_vocabulary_size, "source_embedding")
-        self.encoder = _Stack(config, "encoder", dtype)
-        self.decoder = _Stack(config, "decoder", dtype)
+        self.make_stacks(config, dtype)
         self.logits_bias = _LogitsBias(dtype=dtype, name="logits_bias")
-
         inputs = self.symbolic_inputs()
         super().__init__(inputs=inputs, outputs=self.logits(self.final_hidden(inputs)), **kwargs)
         self.dtype_policy = dtype  # a functional model does not take it as an argument
@@ -203,27 +233,6 @@ class Bart(EncoderDecoderModel):
     @property
     def decoder_blocks(self):
         return self.decoder.blocks
-
-    def encode(self, inputs, training=None):
-        """The encoder's output, (batch, source_length, hidden_dim)."""
-        x = self._embed(self.source_embedding, inputs["encoder_token_ids"])
-        return self.encoder(x, inputs["encoder_padding_mask"], training=training)[0]
-
-    def decode(self, inputs, encoder_output, cache=None, index=None, training=None):
-        """The decoder's one forward pass: hidden states (b, t, d) and the blocks' new caches."""
-        return self.decoder(
-            self._embed(self.target_embedding, inputs["decoder_token_ids"]),
-            inputs.get("decoder_padding_mask"),
-            cache=cache,
-            index=index,
-            training=training,
-            encoder_output=encoder_output,
-            encoder_padding_mask=inputs["encoder_padding_mask"],
-        )
-
-    def _embed(self, embedding, token_ids):
-        x = embedding(token_ids)
-        return x * self.config.hidden_dim**0.5 if self.config.scale_embeddings else x
 
     def output_kernel(self):
         if self.config.tie_embeddings:
@@ -271,6 +280,7 @@ class _Stack:
                 attention_dropout=config.attention_dropout,
                 norm_epsilon=config.norm_epsilon,
                 kernel_initializer=initializer,
+                rematerialise=config.rematerialise,
                 dtype=dtype,
                 name=f"{side}_block_{i}",
             )

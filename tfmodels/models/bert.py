@@ -38,6 +38,7 @@ class BertConfig:
         attention_dropout: float, on attention weights.
         norm_epsilon: float, added to the variance in layer normalisation.
         initializer_range: float, standard deviation of the initial weights.
+        rematerialise: bool, whether training computes each block again for the gradients: less memory.
     """
 
     vocabulary_size: int = 30522
@@ -54,6 +55,7 @@ class BertConfig:
     attention_dropout: float = 0.1
     norm_epsilon: float = 1e-12
     initializer_range: float = 0.02
+    rematerialise: bool = False
 
     def __post_init__(self):
         check_config(self)
@@ -162,6 +164,7 @@ class Bert(TransformerModel):
                 attention_dropout=config.attention_dropout,
                 norm_epsilon=config.norm_epsilon,
                 kernel_initializer=initializer,
+                rematerialise=config.rematerialise,
                 dtype=dtype,
                 name=f"block_{i}",
             )

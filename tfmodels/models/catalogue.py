@@ -30,15 +30,16 @@ _HEADS = (
     "sentence_embedding",
 )
 _ENCODER = ("masked_language_modelling", "next_sentence_prediction", "pre_training", *_HEADS)
+_READER = ("sequence_to_sequence", *_HEADS)
 _DECODER = ("causal_language_modelling", *_HEADS)
 
 # Builder, config class, sizes, and tasks: what the model does itself, and what a head makes of it.
 _ARCHITECTURES = (
-    (bart, BartConfig, BART_SIZES, ("sequence_to_sequence",)),
+    (bart, BartConfig, BART_SIZES, _READER),
     (bert, BertConfig, BERT_SIZES, _ENCODER),
     (gpt2, GPT2Config, GPT2_SIZES, _DECODER),
     (llama, LlamaConfig, LLAMA_SIZES, _DECODER),
-    (t5, T5Config, T5_SIZES, ("sequence_to_sequence",)),
+    (t5, T5Config, T5_SIZES, _READER),
     (transformer, TransformerConfig, TRANSFORMER_SIZES, ("sequence_to_sequence",)),
     (transformer_xl, TransformerXLConfig, TRANSFORMER_XL_SIZES, ("causal_language_modelling",)),
 )

@@ -34,6 +34,7 @@ class GPT2Config:
         norm_epsilon: float, added to the variance in layer normalisation.
         initializer_range: float, standard deviation of the initial weights.
         label_smoothing: float, of the built-in loss.
+        rematerialise: bool, whether training computes each block again for the gradients: less memory.
         tie_embeddings: bool, one matrix for words in and words out, as the paper has it.
         end_id: int or tuple of int, which ends a text that is generated without a tokenizer; None:
             nothing does.
@@ -51,6 +52,7 @@ class GPT2Config:
     norm_epsilon: float = 1e-5
     initializer_range: float = 0.02
     label_smoothing: float = 0.0
+    rematerialise: bool = False
     tie_embeddings: bool = True
     end_id: int | tuple | None = None
 
@@ -139,6 +141,7 @@ class GPT2(DecoderModel):
                 norm_epsilon=config.norm_epsilon,
                 kernel_initializer=initializer,
                 output_initializer=keras.initializers.RandomNormal(stddev=residual_stddev),
+                rematerialise=config.rematerialise,
                 dtype=dtype,
                 name=f"block_{i}",
             )

@@ -49,6 +49,7 @@ class LlamaConfig:
         norm_epsilon: float, added to the mean square in normalisation.
         initializer_range: float, standard deviation of the initial weights.
         label_smoothing: float, of the built-in loss.
+        rematerialise: bool, whether training computes each block again for the gradients: less memory.
         tie_embeddings: bool, one matrix for words in and words out.
         start_id: int, the token before a text; None: none.
         end_id: int or tuple of int, tokens that end a text; None: none does.
@@ -80,6 +81,7 @@ class LlamaConfig:
     norm_epsilon: float = 1e-5
     initializer_range: float = 0.02
     label_smoothing: float = 0.0
+    rematerialise: bool = False
     tie_embeddings: bool = False
     start_id: int | None = None
     end_id: int | tuple | None = None
@@ -250,6 +252,7 @@ class Llama(DecoderModel):
                 attention_dropout=config.attention_dropout,
                 norm_epsilon=config.norm_epsilon,
                 kernel_initializer=initializer,
+                rematerialise=config.rematerialise,
                 dtype=dtype,
                 name=f"block_{i}",
             )

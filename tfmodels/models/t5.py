@@ -10,12 +10,10 @@ from keras import ops
 
 from tfmodels.layers import RelativePositionBias, RMSNormBlock
 from tfmodels.models.base import (
-    TransformerModel,
     check_config,
     check_optional_sizes,
     check_special_ids,
     make_config,
-    token_input,
 )
 from tfmodels.models.encoder_decoder import EncoderDecoderModel
 
@@ -43,6 +41,7 @@ class T5Config:
         norm_epsilon: float, added to the mean square in normalisation.
         initializer_factor: float above 0, by which all initial standard deviations are multiplied.
         label_smoothing: float, of the built-in loss.
+        rematerialise: bool, whether training computes each block again for the gradients: less memory.
         tie_embeddings: bool, one matrix for words in and words out; version 1.1 has two.
         scale_logits: bool, logits times hidden_dim**-0.5; version 1.1 does not scale them.
         start_id: int, the token before the first one that the decoder writes.
@@ -66,6 +65,7 @@ class T5Config:
     norm_epsilon: float = 1e-6
     initializer_factor: int | float = 1.0
     label_smoothing: float = 0.0
+    rematerialise: bool = False
     tie_embeddings: bool = True
     scale_logits: bool = True
     start_id: int | None = 0
@@ -156,6 +156,7 @@ class _Stack:
                 norm_epsilon=config.norm_epsilon,
                 kernel_initializer=fan_in(variance),
                 query_initializer=fan_in(variance / config.head_dim),
+                rematerialise=config.rematerialise,
                 dtype=dtype,
                 name=f"{name}_block_{i}",
                 **options,
@@ -193,8 +194,43 @@ def _token_embedding(config, dtype):
     )
 
 
+class T5Stacks:
+    """The words, the encoder and the decoder: what the models of both sides are made of."""
+
+    config_class = T5Config
+
+    def make_stacks(self, config, dtype):
+        """Makes the layers."""
+        self.make_encoder(config, dtype)
+        self.decoder = _Stack(config, dtype, "decoder", config.num_layers, causal=True, cross_attention=True)
+        self.decoder_blocks = self.decoder.blocks
+
+    def make_encoder(self, config, dtype):
+        """Makes the words' and the encoder's layers."""
+        self.token_embedding = _token_embedding(config, dtype)
+        self.encoder = _Stack(config, dtype, "encoder", config.num_encoder_layers or config.num_layers)
+        self.encoder_blocks = self.encoder.blocks
+
+    def encode(self, inputs, training=None):
+        """The encoder's output, (batch, source_length, hidden_dim)."""
+        x = self.token_embedding(inputs["encoder_token_ids"])  # (b, s, d)
+        return self.encoder(x, padding_mask=inputs["encoder_padding_mask"], training=training)[0]
+
+    def decode(self, inputs, encoder_output, cache=None, index=None, training=None):
+        """The decoder's one forward pass: hidden states (b, t, d) and the blocks' new caches."""
+        return self.decoder(
+            self.token_embedding(inputs["decoder_token_ids"]),  # (b, t, d)
+            padding_mask=inputs.get("decoder_padding_mask"),
+            encoder_output=encoder_output,
+            encoder_padding_mask=inputs["encoder_padding_mask"],
+            cache=cache,
+            index=index,
+            training=training,
+        )
+
+
 @keras.saving.register_keras_serializable("tfmodels")
-class T5(EncoderDecoderModel):
+class T5(T5Stacks, EncoderDecoderModel):
     """T5 with its language-modelling head: two rows of ids in, logits out.
 
     Args:
@@ -217,7 +253,6 @@ class T5(EncoderDecoderModel):
         TensorShape([1, 2, 4000])
     """
 
-    config_class = T5Config
     input_pairs = {
         "encoder_token_ids": ("encoder_padding_mask", "vocabulary_size"),
         "decoder_token_ids": ("decoder_padding_mask", "vocabulary_size"),
@@ -226,11 +261,7 @@ class T5(EncoderDecoderModel):
     def __init__(self, config, dtype=None, **kwargs):
         self.config = config
         dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-        self.token_embedding = _token_embedding(config, dtype)
-        encoder_layers = config.num_encoder_layers or config.num_layers
-        self.encoder = _Stack(config, dtype, "encoder", encoder_layers)
-        self.decoder = _Stack(config, dtype, "decoder", config.num_layers, causal=True, cross_attention=True)
-        self.encoder_blocks, self.decoder_blocks = self.encoder.blocks, self.decoder.blocks
+        self.make_stacks(config, dtype)
         self.output_dense = None
         if not config.tie_embeddings:
             stddev = config.initializer_factor * config.hidden_dim**-0.5
@@ -244,23 +275,6 @@ class T5(EncoderDecoderModel):
         inputs = self.symbolic_inputs()
         super().__init__(inputs=inputs, outputs=self.logits(self.final_hidden(inputs)), **kwargs)
         self.dtype_policy = dtype  # a functional model does not take it as an argument
-
-    def encode(self, inputs, training=None):
-        """The encoder's output, (batch, source_length, hidden_dim)."""
-        x = self.token_embedding(inputs["encoder_token_ids"])  # (b, s, d)
-        return self.encoder(x, padding_mask=inputs["encoder_padding_mask"], training=training)[0]
-
-    def decode(self, inputs, encoder_output, cache=None, index=None, training=None):
-        """The decoder's one forward pass: hidden states (b, t, d) and the blocks' new caches."""
-        return self.decoder(
-            self.token_embedding(inputs["decoder_token_ids"]),  # (b, t, d)
-            padding_mask=inputs.get("decoder_padding_mask"),
-            encoder_output=encoder_output,
-            encoder_padding_mask=inputs["encoder_padding_mask"],
-            cache=cache,
-            index=index,
-            training=training,
-        )
 
     def logits(self, hidden):
         """The decoder's output (b, t, d) to logits (b, t, v)."""
@@ -278,53 +292,6 @@ class T5(EncoderDecoderModel):
     def _output_scale(self):
         # The paper ties words in, of variance 1, and words out; this keeps logits of variance 1.
         return self.config.hidden_dim**-0.5 if self.config.scale_logits else 1.0
-
-
-@keras.saving.register_keras_serializable("tfmodels")
-class T5Encoder(TransformerModel):
-    """The encoder of a T5 alone: ids in, vectors out.
-
-    Args:
-        config: a `T5Config`; what it says of the decoder is kept and not used.
-        **kwargs: `name`, `trainable`, `dtype` of the Keras model.
-
-    Call arguments:
-        inputs: dict of `token_ids`, int tensor, (batch, length), and, unless all are real,
-            `padding_mask`, int tensor, (batch, length), 0 = padding, k >= 1 = the k-th sequence
-            packed in the row.
-
-    Returns:
-        Dict of `sequence_output`, (batch, length, hidden_dim).
-
-    Example:
-        >>> model = T5Encoder(T5Config(num_layers=2))
-        >>> model({"token_ids": [[5, 2, 9]]})["sequence_output"].shape
-        TensorShape([1, 3, 512])
-    """
-
-    config_class = T5Config
-    input_pairs = {"token_ids": ("padding_mask", "vocabulary_size")}
-
-    def __init__(self, config, dtype=None, **kwargs):
-        self.config = config
-        dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-        self.token_embedding = _token_embedding(config, dtype)
-        self.encoder = _Stack(config, dtype, "encoder", config.num_encoder_layers or config.num_layers)
-        self.encoder_blocks = self.encoder.blocks
-        inputs = {name: token_input(name) for name in ("token_ids", "padding_mask")}
-        super().__init__(inputs=inputs, outputs={"sequence_output": self.final_hidden(inputs)}, **kwargs)
-        self.dtype_policy = dtype  # a functional model does not take it as an argument
-
-    def final_hidden(self, x, training=None):
-        inputs = self.complete_inputs(x)
-        x = self.token_embedding(inputs["token_ids"])  # (b, l, d)
-        return self.encoder(x, padding_mask=inputs["padding_mask"], training=training)[0]
-
-    def task_loss(self, x, y, sample_weight, training):
-        raise ValueError(
-            "A bare encoder has no task to train on. Received: compile without loss=. Put a head "
-            "on, or pass loss=."
-        )
 
 
 def t5(size="small", dtype=None, **overrides):

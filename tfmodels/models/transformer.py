@@ -36,6 +36,7 @@ class TransformerConfig:
             for the source, one for target and output.
         norm_epsilon: float, added to the variance in layer normalisation.
         label_smoothing: float, of the built-in loss (section 5.4).
+        rematerialise: bool, whether training computes each block again for the gradients: less memory.
     """
 
     source_vocabulary_size: int = 37000
@@ -52,6 +53,7 @@ class TransformerConfig:
     share_embeddings: bool = True
     norm_epsilon: float = 1e-6
     label_smoothing: float = 0.1
+    rematerialise: bool = False
 
     def __post_init__(self):
         check_config(self)
@@ -124,6 +126,7 @@ class Transformer(EncoderDecoderModel):
                     dropout=config.dropout,
                     attention_dropout=config.attention_dropout,
                     norm_epsilon=config.norm_epsilon,
+                    rematerialise=config.rematerialise,
                     dtype=dtype,
                     name=f"{name}_{i}",
                     **options,

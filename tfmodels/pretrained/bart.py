@@ -1,6 +1,8 @@
 """BART's config.json and weight map. MarianMT's differ by a few lines (marian.py)."""
 
 from tfmodels.models.bart import Bart, BartConfig
+from tfmodels.models.readers import BartReader
+from tfmodels.pretrained import heads
 from tfmodels.pretrained.architecture import Architecture, Head
 from tfmodels.pretrained.fields import activation_name
 from tfmodels.pretrained.tensors import Tensor, linear, norm, tensor
@@ -173,6 +175,8 @@ def _language_head(config):
         yield tensor("lm_head.weight", shape, "target_embedding.embeddings")
 
 
+_READER = dict(backbone_class=BartReader, backbone={"tie_embeddings": True})
+
 ARCHITECTURES = {
     "bart": Architecture(
         model_type="bart",
@@ -183,6 +187,16 @@ ARCHITECTURES = {
         tensors=tensors,
         heads={
             "BartForConditionalGeneration": Head("sequence_to_sequence", tensors=_language_head),
+            "BartForSequenceClassification": heads.sequence_classification(
+                "classification_head.out_proj",
+                "classification_head.dense",
+                pooling="last",  # the end token
+                hidden_activation="tanh",
+                dropout=("classifier_dropout", 0.0),
+                input_dropout=True,
+                **_READER,
+            ),
+            "BartForQuestionAnswering": heads.question_answering("qa_outputs", **_READER),
             # The bare model becomes one that writes too: its words out are its words in.
             "BartModel": Head(None, backbone={"tie_embeddings": True}),
         },

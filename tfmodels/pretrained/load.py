@@ -112,6 +112,8 @@ def stored_tensors(architecture, head, config, head_config, prefix, present=None
             # Copies are named as in a checkpoint with a head.
             cut = "" if prefix else head.stored_prefix(architecture)
             names = [before + entry.name, *(name.removeprefix(cut) for name in entry.copies)]
+            # A head may stand before another prefix than the architecture's own, as T5's do.
+            names += [before + name for name in entry.copies if not name.startswith(before)]
             held = [name for name in names if name in (present or ())]
             if not held and not (entry.optional and present is not None):
                 held = names[:1]
@@ -188,7 +190,8 @@ def _read_fields(folder):
 def _stored_prefix(checkpoint, architecture):
     """The backbone's prefix in this file: checkpoints of the bare backbone have none."""
     prefixes = dict.fromkeys(head.stored_prefix(architecture) for head in architecture.heads.values())
-    return next((p for p in prefixes if any(name.startswith(p) for name in checkpoint.shapes)), "")
+    longest_first = sorted(prefixes, key=len, reverse=True)  # one of them may be empty
+    return next((p for p in longest_first if any(name.startswith(p) for name in checkpoint.shapes)), "")
 
 
 def _check_tensor(checkpoint, name, entry):

@@ -2,7 +2,9 @@
 
 import dataclasses
 
-from tfmodels.models.t5 import T5, T5Config, T5Encoder
+from tfmodels.models.readers import T5Encoder, T5Reader
+from tfmodels.models.t5 import T5, T5Config
+from tfmodels.pretrained import heads
 from tfmodels.pretrained.architecture import Architecture, Head
 from tfmodels.pretrained.fields import ACTIVATIONS, activation_name
 from tfmodels.pretrained.tensors import Tensor, linear, tensor
@@ -185,6 +187,9 @@ def _language_head(config):
         yield Tensor(_LANGUAGE_HEAD, shape, ("output_dense.kernel",), transposed=True)
 
 
+_READER = dict(backbone_class=T5Reader, backbone={"tie_embeddings": True})
+
+
 def _architecture(model_type, name, read_config, write_config, holds, **further_heads):
     return Architecture(
         model_type=model_type,
@@ -196,6 +201,24 @@ def _architecture(model_type, name, read_config, write_config, holds, **further_
         heads={
             f"{name}ForConditionalGeneration": Head("sequence_to_sequence", tensors=_language_head),
             **further_heads,
+            f"{name}ForSequenceClassification": heads.sequence_classification(
+                "classification_head.out_proj",
+                "classification_head.dense",
+                pooling="last",  # the end token
+                hidden_activation="tanh",
+                dropout=("classifier_dropout", 0.0),
+                input_dropout=True,
+                prefix="transformer.",
+                **_READER,
+            ),
+            f"{name}ForTokenClassification": heads.token_classification(
+                "classifier",
+                dropout=("classifier_dropout", 0.0),
+                prefix="transformer.",
+                backbone_class=T5Encoder,
+                backbone_tensors=encoder_tensors,
+            ),
+            f"{name}ForQuestionAnswering": heads.question_answering("qa_outputs", **_READER),
             # The bare model becomes a language model too: its words out are its words in.
             f"{name}Model": Head(None, backbone={"tie_embeddings": True}),
             f"{name}EncoderModel": Head(None, backbone_class=T5Encoder, backbone_tensors=encoder_tensors),

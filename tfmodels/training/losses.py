@@ -9,7 +9,9 @@ import tensorflow as tf
 _BLOCK_ROWS = 1024
 
 
-def vocabulary_loss(hidden, kernel, labels, weights, bias=None, label_smoothing=0.0, differentiable=True):
+def vocabulary_loss(
+    hidden, kernel, labels, weights, bias=None, label_smoothing=0.0, z_loss=0.0, differentiable=True
+):
     """Weighted sums of cross-entropy over the vocabulary, without the logits of all rows at once.
 
     The gradients are computed in the forward pass, while a block's logits are at hand, and only
@@ -23,6 +25,8 @@ def vocabulary_loss(hidden, kernel, labels, weights, bias=None, label_smoothing=
         bias: float tensor, (vocabulary,), added to the logits; None: none.
         label_smoothing: float, s in the target `(1 - s) * one_hot + s / vocabulary` (Szegedy et
             al. 2016, section 7).
+        z_loss: float, times the square of the logits' log-normaliser, added to the loss of a row: it
+            keeps logits from drifting away (Chowdhery et al. 2022, section 5).
         differentiable: whether to compute gradients; False saves their time in evaluation.
 
     Returns:
@@ -39,12 +43,14 @@ def vocabulary_loss(hidden, kernel, labels, weights, bias=None, label_smoothing=
         kernel = tf.concat([kernel, tf.cast(bias, kernel.dtype)[:, None]], axis=1)  # (v, d + 1)
 
     if not differentiable:
-        sums, _, _ = _over_blocks(hidden, kernel, labels, weights, label_smoothing, False)
+        sums, _, _ = _over_blocks(hidden, kernel, labels, weights, label_smoothing, z_loss, False)
         return sums[0], sums[1], sums[2]
 
     @tf.custom_gradient
     def summed(hidden, kernel):
-        sums, hidden_grad, kernel_grad = _over_blocks(hidden, kernel, labels, weights, label_smoothing, True)
+        sums, hidden_grad, kernel_grad = _over_blocks(
+            hidden, kernel, labels, weights, label_smoothing, z_loss, True
+        )
 
         def gradient(loss_grad, *_):
             return (
@@ -57,7 +63,7 @@ def vocabulary_loss(hidden, kernel, labels, weights, bias=None, label_smoothing=
     return summed(hidden, kernel)
 
 
-def _over_blocks(hidden, kernel, labels, weights, label_smoothing, differentiable):
+def _over_blocks(hidden, kernel, labels, weights, label_smoothing, z_loss, differentiable):
     """Runs `_block` over the rows: sums (3,), hidden gradient (r, d), kernel gradient (v, d)."""
     rows = tf.shape(hidden)[0]
     # At least one block, so that a batch without any target is a loss of 0 and not an error.
@@ -66,7 +72,7 @@ def _over_blocks(hidden, kernel, labels, weights, label_smoothing, differentiabl
     def body(i, sums, hidden_grads, kernel_grad):
         part = slice(i * _BLOCK_ROWS, (i + 1) * _BLOCK_ROWS)
         block_sums, *grads = _block(
-            hidden[part], kernel, labels[part], weights[part], label_smoothing, differentiable
+            hidden[part], kernel, labels[part], weights[part], label_smoothing, z_loss, differentiable
         )
         if differentiable:
             hidden_grads = hidden_grads.write(i, grads[0])
@@ -88,7 +94,7 @@ def _over_blocks(hidden, kernel, labels, weights, label_smoothing, differentiabl
     return sums, hidden_grads.concat() if differentiable else None, kernel_grad
 
 
-def _block(hidden, kernel, labels, weights, label_smoothing, differentiable):
+def _block(hidden, kernel, labels, weights, label_smoothing, z_loss, differentiable):
     """One block's sums and, if differentiable, the gradients of its loss."""
     logits = tf.cast(tf.matmul(hidden, kernel, transpose_b=True), tf.float32)  # (r, v)
     # oneDNN's softmax, and the normaliser read off its largest entry: a third of the time of the
@@ -99,9 +105,11 @@ def _block(hidden, kernel, labels, weights, label_smoothing, differentiable):
     log_normaliser = best_logit - tf.math.log(tf.gather(probabilities, best, batch_dims=1))
     nll = log_normaliser - tf.gather(logits, labels, batch_dims=1)  # (r,)
     correct = tf.cast(best == labels, tf.float32)
-    loss = nll
+    loss = nll + z_loss * tf.square(log_normaliser) if z_loss else nll
     grads = ()
     if differentiable:
+        if z_loss:
+            probabilities = probabilities * (1.0 + 2.0 * z_loss * log_normaliser)[:, None]
         # One-hot subtracted before rounding to bfloat16: confident rows have tiny differences.
         target = tf.stack([tf.range(tf.shape(labels)[0]), tf.cast(labels, tf.int32)], axis=1)
         error = tf.tensor_scatter_nd_sub(probabilities, target, tf.ones_like(weights))
@@ -118,7 +126,7 @@ def _block(hidden, kernel, labels, weights, label_smoothing, differentiable):
         mean_row = tf.reduce_mean(tf.cast(kernel, tf.float32), axis=0)  # (d,)
         hidden32 = tf.cast(hidden, tf.float32)
         direction = label_smoothing * (target_rows - mean_row)  # (r, d)
-        loss = nll + tf.reduce_sum(hidden32 * direction, axis=-1)
+        loss = loss + tf.reduce_sum(hidden32 * direction, axis=-1)
         if differentiable:
             hidden_grad = hidden_grad + direction * weights[:, None]
             smoothed = label_smoothing * hidden32 * weights[:, None]  # (r, d)

@@ -3,41 +3,104 @@
 import keras
 import tensorflow as tf
 
+from tfmodels.training._keras_internals import StrategyModel, leave_out_of_weight_decay
 from tfmodels.training.losses import vocabulary_loss
 from tfmodels.training.metrics import Perplexity, WeightedSum
+from tfmodels.training.micro_batches import pad_rows, row_count, sum_over_parts
+from tfmodels.training.strategy import is_chief, sum_over_replicas, with_callbacks, without_writers
+from tfmodels.training.update import StepCounts, StepGuard, apply_gradients, check_row_count
 
 
-class TaskModel(keras.Model):
+class TaskModel(StrategyModel):
     """Base class of all models: `compile(optimizer)` alone trains on the model's own task loss.
 
     A subclass says how targets are scored, in `task_loss`, and names its losses and metrics. An
     explicit `loss=` behaves as Keras documents.
+
+    The task loss is the mean over the real targets of the global batch, however many replicas and
+    micro-batches it is cut into. The gradients are summed over all of them first; clipping, the test
+    for finite numbers and the averages of weights (`use_ema`) of the optimizer see these sums. A step
+    whose gradients are not finite changes nothing; ten in a row end `fit` with a FloatingPointError.
     """
 
     task_losses = {"loss": 1.0}  # name -> its factor in the sum that is trained on
     task_metrics = {"accuracy": keras.metrics.Mean}  # name -> class of a Keras mean
+    # Whether an example's loss depends on others in the batch, which then cannot be cut.
+    batch_is_one = False
 
-    def compile(self, optimizer="adamw", loss=None, *, jit_compile="auto", **kwargs):
+    def compile(self, optimizer="adamw", loss=None, *, micro_batches=1, jit_compile="auto", **kwargs):
         """Configures training, as `keras.Model.compile`.
 
+        Weight decay leaves out biases and the weights of norms; call `exclude_from_weight_decay` of
+        the optimizer before to choose otherwise.
+
         Args:
-            optimizer: a Keras optimizer or its name.
+            optimizer: a Keras optimizer or its name. Under a strategy make it within its scope.
             loss: None: the model's own task loss; otherwise as Keras documents.
+            micro_batches: int, into how many parts each replica's batch is cut: as many times less
+                memory for activations, and the same update. Needs the model's own task loss.
             jit_compile: "auto" compiles with XLA on a GPU and not on a CPU, where its matrix
                 products are slower than the plain ops'.
             **kwargs: as Keras documents.
+
+        Raises:
+            ValueError: `micro_batches` with a loss that cannot be cut.
         """
-        self._task_metrics = None
+        self._check_micro_batches(micro_batches, loss)
+        self.micro_batches = micro_batches
+        self._task_metrics = self._counts = None
+        optimizer = keras.optimizers.get(optimizer)
         if loss is None:
             self._task_metrics = _TaskMetrics(self.task_losses, self.task_metrics)
+            with self.distribute_strategy.scope():
+                self._counts = StepCounts()
+            leave_out_of_weight_decay(optimizer, [v for v in self.trainable_variables if _is_bias_or_norm(v)])
         if jit_compile == "auto" and not tf.config.list_physical_devices("GPU"):
             jit_compile = False
         super().compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile, **kwargs)
+
+    def _check_micro_batches(self, micro_batches, loss):
+        if not isinstance(micro_batches, int) or micro_batches < 1:
+            raise ValueError(
+                f"micro_batches must be a whole number of at least 1. Received: {micro_batches!r}."
+            )
+        if micro_batches > 1 and loss is not None:
+            raise ValueError(
+                f"micro_batches needs the model's own loss. Received: loss={loss!r}. Leave one of them out."
+            )
+        if micro_batches > 1 and self.batch_is_one:
+            raise ValueError(
+                f"The loss of {type(self).__name__} compares the examples of a batch with one another, so "
+                f"the batch cannot be cut. Received: micro_batches={micro_batches}."
+            )
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        return config | {"micro_batches": self.micro_batches} if config and self.micro_batches > 1 else config
 
     def compile_from_config(self, config):
         """Compiles a loaded model as it was compiled when it was saved."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
+
+    def make_train_function(self, force=False):
+        # Before the step is traced: it updates within a condition, where nothing can be made, and
+        # TensorFlow traces a step that makes variables twice.
+        if self.optimizer is not None and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
+        """As `keras.Model.fit`. Of several workers only the first prints, and calls what writes files."""
+        own = []
+        if self._task_metrics is not None:
+            least_rows = self.distribute_strategy.num_replicas_in_sync * self.micro_batches
+            own = [StepGuard(self._counts, least_rows)]
+        callbacks = with_callbacks(callbacks, own)
+        if not is_chief(self.distribute_strategy):
+            verbose, callbacks = 0, without_writers(callbacks)
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
     def task_loss(self, x, y, sample_weight, training):
         """Scores targets: sums over them times their weights, and the sums of the weights.
@@ -62,33 +125,67 @@ class TaskModel(keras.Model):
             return super().metrics
         return [*task.all, *super().metrics[1:]]  # Keras's first is its own loss tracker
 
+    def loss_weights(self, x, y, sample_weight):
+        """What `task_loss` will divide each loss by, known before the forward pass.
+
+        Args:
+            x: dict of the model's inputs.
+            y: the targets, a tensor or a dict of tensors.
+            sample_weight: float32 tensor of y's shape, or a dict of them.
+
+        Returns:
+            Dict of name -> weight, a float32 scalar, for each of `task_losses`.
+        """
+        (name,) = self.task_losses
+        return {name: tf.reduce_sum(sample_weight)}
+
     def train_step(self, data):
         if self._task_metrics is None:
-            return super().train_step(data)
-        x, y, weights = _unpack(data)
+            return self._logs_of_replica(super().train_step(data))
+        batch = _unpack(data)
+        rows = row_count(batch)
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if isinstance(rows, int) and replicas == 1:
+            check_row_count(rows, self.micro_batches)
+        names = list(self.task_losses)
+        weights = self.loss_weights(*batch)
+        weights = tf.stack([tf.cast(rows, tf.float32), *(weights[name] for name in names)])
+        # The weights first: each part's gradients are then of its share of the one mean, neither
+        # larger nor smaller than they will be applied (float16 has little room for either).
+        global_rows, *global_weights = tf.unstack(sum_over_replicas(weights))
+        divisors = dict(zip(names, global_weights, strict=True))
+        variables = self.trainable_variables
+        gradients, scores = sum_over_parts(
+            lambda part: self._gradients(*part, divisors, variables),
+            batch,
+            self.micro_batches,
+            variables,
+            num_scores=2 * len(self._task_metrics.means),
+        )
+        gradients, scores = sum_over_replicas((gradients, scores))
+        finite, hopeless = apply_gradients(self.optimizer, gradients, variables)
+        self._counts.count(finite, hopeless, tf.cast(global_rows, tf.int32))
+        return self._update(scores)
+
+    def _gradients(self, x, y, sample_weight, divisors, variables):
+        """Gradients of a part's share of the loss, and the part's scores."""
         with tf.GradientTape() as tape:
-            sums = self.task_loss(x, y, weights, training=True)
+            sums = self.task_loss(x, y, sample_weight, training=True)
             loss = 0.0
             for name, factor in self.task_losses.items():
-                total, weight = sums[name]
-                # Gradients are summed over replicas, so each replica divides by the global weight.
-                global_weight = _sum_over_replicas(tf.stop_gradient(weight))
-                loss += factor * total / tf.maximum(global_weight, 1e-9)
+                loss += factor * sums[name][0] / tf.maximum(divisors[name], 1e-9)
             loss = self.optimizer.scale_loss(loss)
-        variables = self.trainable_weights
-        gradients = tape.gradient(loss, variables)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return self._update(sums)
+        return tape.gradient(loss, [v.value for v in variables]), self._task_metrics.scores(sums)
 
     def test_step(self, data):
         if self._task_metrics is None:
-            return super().test_step(data)
-        x, y, weights = _unpack(data)
-        return self._update(self.task_loss(x, y, weights, training=False))
+            return self._logs_of_replica(super().test_step(data))
+        (x, y, weights), _ = pad_rows(_unpack(data), 1)
+        return self._update(self._task_metrics.scores(self.task_loss(x, y, weights, training=False)))
 
-    def _update(self, sums):
-        self._task_metrics.update(sums)
-        return self.get_metrics_result()
+    def _update(self, scores):
+        self._task_metrics.update(scores)
+        return self._logs_of_replica(self.get_metrics_result())
 
 
 class VocabularyModel(TaskModel):
@@ -103,6 +200,31 @@ class VocabularyModel(TaskModel):
     def output_bias(self):
         """What is added to the logits, (vocabulary,), or None."""
         return None
+
+    def compile(self, optimizer="adamw", loss=None, *, z_loss=0.0, **kwargs):
+        """Configures training, as other models do.
+
+        Args:
+            optimizer: a Keras optimizer or its name.
+            loss: None: the model's own task loss; otherwise as Keras documents.
+            z_loss: float, times the square of the log-normaliser of the words' logits, added to a
+                token's loss in training (Chowdhery et al. 2022, section 5, have 1e-4).
+            **kwargs: `micro_batches`, `jit_compile`, and as Keras documents.
+
+        Raises:
+            ValueError: `z_loss` below 0 or with another loss.
+        """
+        if z_loss < 0 or (z_loss and loss is not None):
+            raise ValueError(
+                "z_loss must be at least 0, and needs the model's own loss. "
+                f"Received: z_loss={z_loss}, loss={loss!r}."
+            )
+        self.z_loss = z_loss
+        super().compile(optimizer, loss, **kwargs)
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        return config | {"z_loss": self.z_loss} if config and self.z_loss else config
 
     def task_loss(self, x, y, sample_weight, training):
         loss, nll, correct = self.vocabulary_sums(self.final_hidden(x, training), y, sample_weight, training)
@@ -120,6 +242,7 @@ class VocabularyModel(TaskModel):
             tf.reshape(sample_weight, (-1,)),
             bias=None if bias is None else tf.convert_to_tensor(bias),
             label_smoothing=self.config.label_smoothing if training else 0.0,
+            z_loss=getattr(self, "z_loss", 0.0) if training else 0.0,  # not compiled: none
             differentiable=training,
         )
 
@@ -135,9 +258,14 @@ class _TaskMetrics:
             parts = [(self.means[name], factor) for name, factor in losses.items()]
             self.all.insert(0, WeightedSum(parts, name="loss"))
 
-    def update(self, sums):
-        for name, metric in self.means.items():
-            total, weight = sums[name]
+    def scores(self, sums):
+        """The sums of `task_loss` as one tensor: total and weight of each mean."""
+        values = [value for name in self.means for value in sums[name]]
+        return tf.stop_gradient(tf.stack([tf.cast(value, tf.float32) for value in values]))
+
+    def update(self, scores):
+        scores = tf.unstack(scores)
+        for metric, total, weight in zip(self.means.values(), scores[::2], scores[1::2], strict=True):
             metric.update_state(tf.math.divide_no_nan(total, weight), sample_weight=weight)
 
 
@@ -174,8 +302,6 @@ def _full_weights(y, weights):
     return tf.broadcast_to(weights, tf.shape(y))
 
 
-def _sum_over_replicas(value):
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return value
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+def _is_bias_or_norm(variable):
+    # Vectors are biases and the weights of norms. Tables of biases, a head or a distance, have two axes.
+    return len(variable.shape) < 2 or "bias" in variable.name

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from tfmodels.training.adaptive_loss import adaptive_loss
+from tfmodels.training.strategy import with_callbacks
 
 
 class StreamTraining:
@@ -43,6 +44,11 @@ class StreamTraining:
             raise ValueError(
                 f"stateful=True needs the model's own loss. Received: loss={loss!r}. Leave loss out."
             )
+        if stateful and kwargs.get("micro_batches", 1) != 1:
+            raise ValueError(
+                "stateful=True carries the memory of whole batches. "
+                f"Received: micro_batches={kwargs['micro_batches']}."
+            )
         if stateful and self.memory_shape is None:
             raise ValueError("stateful=True needs a memory. Received: a config with memory_length=None.")
         if stateful and jit_compile == "auto":
@@ -74,11 +80,7 @@ class StreamTraining:
         if not self._is_stateful():
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
         begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self._streams[True].reset())
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(begin)
-        else:
-            given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
-            callbacks = [begin, *(callback for callback in given if callback is not None)]
+        callbacks = with_callbacks(callbacks, [begin])
         with _stream_errors():
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 

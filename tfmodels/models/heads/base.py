@@ -10,6 +10,7 @@ from keras import ops
 
 from tfmodels.layers import FirstToken, LastToken, MeanToken
 from tfmodels.models.base import TransformerModel, check_fields, token_input
+from tfmodels.models.readers import OneTextModel
 
 _POOLINGS = {"first": FirstToken, "last": LastToken, "mean": MeanToken}
 
@@ -44,7 +45,8 @@ class HeadModel(TransformerModel):
     def complete_config(self, config):
         """Puts what suits the backbone where the config leaves a field open."""
         if getattr(config, "pooling", "") is None:
-            pooling = "last" if hasattr(self.backbone, "init_cache") else "first"
+            reads_forward = hasattr(self.backbone, "init_cache") or isinstance(self.backbone, OneTextModel)
+            pooling = "last" if reads_forward else "first"
             config = dataclasses.replace(config, pooling="pooler" if self._has_pooler() else pooling)
         if getattr(config, "pooling", "") == "pooler" and not self._has_pooler():
             raise ValueError(

@@ -240,6 +240,11 @@ class PreTrainingModel(MaskedLanguageModel):
             "next_sentence_logits": self.next_dense(self.pool(hidden, inputs)),
         }
 
+    def loss_weights(self, x, y, sample_weight):
+        check_target_names(y, ("token_logits", "next_sentence_logits"))
+        names = {name: name.replace("loss", "logits") for name in self.task_losses}
+        return {name: ops.sum(sample_weight[target]) for name, target in names.items()}
+
     def task_loss(self, x, y, sample_weight, training):
         check_target_names(y, ("token_logits", "next_sentence_logits"))
         inputs = self.complete_inputs(x)

@@ -64,6 +64,7 @@ class SentenceEmbedder(HeadModel):
     config_class = SentenceEmbedderConfig
     answers = "vectors"
     task_metrics = {"accuracy": keras.metrics.Mean}
+    batch_is_one = True
 
     def make_layers(self, dtype):
         self.pooling = self.make_pooling(dtype)
@@ -75,13 +76,16 @@ class SentenceEmbedder(HeadModel):
         x = self.pool(self.backbone.final_hidden(inputs, training=training), inputs)  # (b, d)
         return self.unit(x) if self.unit else x
 
+    def loss_weights(self, x, y, sample_weight):
+        _, alike = _who_is_alike(y)
+        return {"loss": ops.sum(sample_weight * ops.cast(ops.any(alike, axis=1), "float32"))}
+
     def task_loss(self, x, y, sample_weight, training):
         vectors = ops.normalize(ops.cast(self(x, training=training), "float32"), axis=-1)  # (b, d)
         check_targets(y, vectors, "int, (batch,)")
-        itself = ops.eye(ops.shape(vectors)[0]) > 0  # (b, b)
+        itself, alike = _who_is_alike(y)
         cosines = ops.matmul(vectors, ops.transpose(vectors)) / self.config.temperature
         scores = ops.where(itself, -1e30, cosines)  # exp of it is 0
-        alike = ops.logical_and(y[:, None] == y[None, :], ops.logical_not(itself))
         alike = ops.cast(alike, "float32")  # (b, b)
         count = ops.sum(alike, axis=1)  # (b,)
         nll = -ops.sum(alike * ops.where(itself, 0.0, ops.log_softmax(scores)), axis=1)
@@ -91,3 +95,9 @@ class SentenceEmbedder(HeadModel):
         weight = ops.sum(weights)
         loss = ops.sum(nll / ops.maximum(count, 1.0) * weights)
         return {"loss": (loss, weight), "accuracy": (ops.sum(correct * weights), weight)}
+
+
+def _who_is_alike(y):
+    """Two boolean tensors (b, b): each sentence itself, and the others of its number."""
+    itself = ops.eye(ops.shape(y)[0]) > 0
+    return itself, ops.logical_and(y[:, None] == y[None, :], ops.logical_not(itself))

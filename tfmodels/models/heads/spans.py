@@ -16,6 +16,7 @@ from tfmodels.models.heads.base import (
     cross_entropy,
 )
 
+_TARGETS = ("start_logits", "end_logits")
 _FAR_BELOW = -1e30  # its exp is 0 beside any logit, and float32 holds it
 
 
@@ -73,19 +74,24 @@ class QuestionAnsweringModel(HeadModel):
         logits = self.output_dense(self.output_dropout(hidden, training=training))  # (b, l, 2)
         return {"start_logits": logits[:, :, 0], "end_logits": logits[:, :, 1]}
 
+    def loss_weights(self, x, y, sample_weight):
+        check_target_names(y, _TARGETS)
+        real = self.complete_inputs(x)[self.mask_name] != 0  # (b, l)
+        return {
+            name.replace("logits", "loss"): ops.sum(sample_weight[name] * _inside(real, y[name]))
+            for name in _TARGETS
+        }
+
     def task_loss(self, x, y, sample_weight, training):
-        names = ("start_logits", "end_logits")
-        check_target_names(y, names)
+        check_target_names(y, _TARGETS)
         inputs = self.complete_inputs(x)
         logits = self(inputs, training=training)
         real = inputs[self.mask_name] != 0  # (b, l)
-        index = ops.arange(ops.shape(real)[1], dtype="int32")[None]  # (1, l)
         sums, matches, scored = {}, 1.0, 1.0
-        for name in names:
+        for name in _TARGETS:
             check_targets(y[name], logits[name], "int, (batch,)")
             place = ops.cast(y[name], "int32")
-            inside = ops.any(ops.logical_and(real, index == place[:, None]), axis=1)  # (b,)
-            weight = sample_weight[name] * ops.cast(inside, "float32")
+            weight = sample_weight[name] * _inside(real, place)
             scores = ops.where(real, ops.cast(logits[name], "float32"), _FAR_BELOW)
             loss, _ = cross_entropy(scores, place, weight)
             sums[name.replace("logits", "loss")] = (loss, ops.sum(weight))
@@ -93,3 +99,10 @@ class QuestionAnsweringModel(HeadModel):
             matches = matches * ops.cast(best == place, "float32")
             scored = scored * weight
         return sums | {"exact_match": (ops.sum(matches * scored), ops.sum(scored))}
+
+
+def _inside(real, place):
+    """1.0 for a place that is a real token of its row, (b,)."""
+    index = ops.arange(ops.shape(real)[1], dtype="int32")[None]  # (1, l)
+    place = ops.cast(place, "int32")[:, None]
+    return ops.cast(ops.any(ops.logical_and(real, index == place), axis=1), "float32")

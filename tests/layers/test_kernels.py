@@ -1,0 +1,179 @@
+"""Blockwise attention against NumPy and the plain form; rematerialised blocks against plain ones."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfmodels.layers import MultiHeadSelfAttention, TransformerBlock, _kernels, attention
+
+# 300 keys in blocks of 128: two whole blocks and a part.
+BATCH, LENGTH, HEADS, SIZE = 2, 300, 4, 5
+
+
+@pytest.fixture(autouse=True)
+def _blocks_of_128(monkeypatch):
+    monkeypatch.setattr(_kernels, "_BLOCK_ROWS", 128)
+
+
+def masks(kind):
+    mask = np.ones((BATCH, LENGTH), "int32")
+    if kind == "padded":
+        mask[0, 211:] = 0
+        mask[1, :7] = 0
+    if kind == "packed":
+        mask[0] = np.repeat([1, 2, 3, 0], [130, 20, 129, 21])
+        mask[1] = np.repeat([1, 2], [5, 295])
+    return mask
+
+
+def by_hand(query, key, value, mask, causal, window):
+    """Attention in float64 over the whole matrix, a head at a time."""
+    shared = query.shape[1] // key.shape[1]
+    place = np.arange(query.shape[2])
+    seen = mask[:, :, None] == mask[:, None, :]
+    if causal:
+        distance = place[:, None] - place[None]
+        seen = seen & (distance >= 0) & (distance < (window or LENGTH))
+    outputs = np.zeros(query.shape)
+    for n in range(query.shape[1]):
+        scores = query[:, n] @ key[:, n // shared].swapaxes(1, 2)
+        weights = np.where(seen, np.exp(scores - scores.max(-1, keepdims=True)), 0.0)
+        outputs[:, n] = weights / weights.sum(-1, keepdims=True) @ value[:, n // shared]
+    return outputs
+
+
+def tensors(groups, seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = [(BATCH, heads, LENGTH, SIZE) for heads in (HEADS, groups, groups, HEADS)]
+    return [rng.normal(size=shape) for shape in shapes]
+
+
+@pytest.mark.parametrize(
+    "kind, causal, window, groups",
+    [
+        ("whole", True, None, 4),
+        ("padded", True, None, 2),
+        ("packed", True, None, 4),
+        ("packed", True, 17, 2),
+        ("padded", False, None, 4),
+        ("packed", False, None, 1),
+    ],
+)
+def test_blockwise_attention(kind, causal, window, groups):
+    query, key, value, upstream = tensors(groups)
+    mask = masks(kind)
+    real = (mask != 0)[:, None, :, None]
+    upstream = upstream * real  # no loss reads padding
+    inputs = [tf.constant(x, tf.float32) for x in (query, key, value)]
+
+    def whole(query, key, value):
+        distance = tf.range(LENGTH)[:, None] - tf.range(LENGTH)[None]
+        seen = mask[:, :, None] == mask[:, None, :]
+        seen = seen & (distance >= 0) & (distance < (window or LENGTH)) if causal else seen
+        key, value = (tf.repeat(x, HEADS // groups, axis=1) for x in (key, value))
+        scores = tf.matmul(query, key, transpose_b=True)
+        weights = tf.nn.softmax(tf.where(tf.convert_to_tensor(seen)[:, None], scores, -1e9))
+        return tf.matmul(weights, value)
+
+    def blockwise(*inputs):
+        return _kernels.blockwise_attention(*inputs, *[tf.constant(mask)] * 2, causal, window)
+
+    results = {}
+    for name, function in (("whole", whole), ("blockwise", blockwise)):
+
+        @tf.function(autograph=False)
+        def run(function=function):
+            with tf.GradientTape() as tape:
+                tape.watch(inputs)
+                output = function(*inputs)
+                loss = tf.reduce_sum(output * tf.constant(upstream, tf.float32))
+            return output, *tape.gradient(loss, inputs)
+
+        results[name] = [x.numpy() for x in run()]
+    expected = by_hand(query, key, value, mask, causal, window)
+    np.testing.assert_allclose(results["blockwise"][0] * real, expected * real, atol=2e-6)
+    for mine, theirs in zip(results["blockwise"][1:], results["whole"][1:], strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=2e-5)  # float32, sums of 300 terms of size 5
+
+
+def test_blocks_that_are_wholly_masked_are_skipped():
+    blocks = 3
+    mask = tf.constant(masks("packed")[:1])
+    starts, ends = _kernels._key_ranges(blocks, mask, mask, LENGTH, False, None)
+    # Queries 0..127 are of sequence 1, 128..255 of 1, 2 and 3, 256..299 of 3 and padding.
+    assert [*zip(starts.numpy(), ends.numpy(), strict=True)] == [(0, 130), (0, 279), (150, 279)]
+    starts, ends = _kernels._key_ranges(blocks, None, None, LENGTH, True, 17)
+    assert [*zip(starts.numpy(), ends.numpy(), strict=True)] == [(0, 128), (112, 256), (240, 300)]
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_long_rows_go_by_blocks(static, monkeypatch):
+    """The layer gives the same output either way; dropout changes it, and gradients stay finite."""
+    layer = MultiHeadSelfAttention(HEADS, causal=True, num_key_value_heads=2, dropout=0.5)
+    x = keras.random.normal((BATCH, LENGTH, HEADS * SIZE))
+    mask = tf.constant(masks("packed"))
+    real = (mask.numpy() != 0)[..., None]
+    plain = layer(x, padding_mask=mask, training=False).numpy() * real
+    calls = []
+    monkeypatch.setattr(attention, "_BLOCKWISE_LENGTH", LENGTH)
+    kernel = attention.blockwise_attention
+    monkeypatch.setattr(attention, "blockwise_attention", lambda *a: calls.append(a) or kernel(*a))
+    spec = tf.TensorSpec(x.shape if static else (None, None, x.shape[-1]))
+
+    @tf.function(input_signature=[spec], autograph=False)
+    def run(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            dropped = layer(x, padding_mask=mask, training=True)
+        return layer(x, padding_mask=mask, training=False), dropped, tape.gradient(dropped, x)
+
+    blockwise, dropped, gradient = (value.numpy() for value in run(x))
+    assert len(calls) == 2
+    np.testing.assert_allclose(blockwise * real, plain, atol=2e-6)
+    assert np.abs(dropped - blockwise).max() > 0.1 and np.isfinite(gradient).all()
+
+
+def test_dropped_weights_are_the_same_in_both_directions():
+    """With dropout the gradient is that of the masked weights: finite differences agree."""
+    query, key, value, upstream = (tf.constant(x[:1, :1], tf.float32) for x in tensors(4))
+    seed = tf.constant([3, 4])
+
+    def loss(query):
+        output = _kernels.blockwise_attention(query, key, value, None, None, True, None, 0.3, seed)
+        return tf.reduce_sum(output * upstream)
+
+    direction = tf.constant(tensors(4, seed=1)[0][:1, :1], tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(query)
+        slope = tf.reduce_sum(tape.gradient(loss(query), query) * direction)
+    difference = (loss(query + 1e-2 * direction) - loss(query - 1e-2 * direction)) / 2e-2
+    np.testing.assert_allclose(slope, difference, rtol=1e-2)
+
+
+def test_rematerialised_blocks_have_the_same_gradients_with_dropout():
+    x = keras.random.normal((2, 6, 8))
+    mask = tf.constant([[1] * 6, [1] * 4 + [0] * 2])
+
+    def gradients(rematerialise):
+        keras.utils.set_random_seed(0)
+        block = TransformerBlock(
+            2, 11, causal=True, dropout=0.3, attention_dropout=0.2, rematerialise=rematerialise
+        )
+        block.build(x.shape)
+
+        @tf.function(autograph=False)
+        def run(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                loss = tf.reduce_sum(block(x, padding_mask=mask, training=True) ** 2)
+            return loss, tape.gradient(loss, [x, *(v.value for v in block.trainable_variables)])
+
+        steps = [run(x) for _ in range(2)]
+        operations = [op.type for op in run.get_concrete_function(x).graph.get_operations()]
+        return steps, operations.count("Erf") + operations.count("StatelessRandomUniformV2")
+
+    (plain, once), (again, twice) = gradients(False), gradients(True)
+    assert plain[0][0] != plain[1][0]  # the state of the random numbers moves on
+    tf.nest.map_structure(np.testing.assert_array_equal, plain, again)
+    assert twice > once  # it is computed again indeed

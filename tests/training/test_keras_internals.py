@@ -1,0 +1,50 @@
+"""Canaries: each fails on the day that Keras mends what training/_keras_internals.py stands in for."""
+
+import inspect
+
+import keras
+import pytest
+import tensorflow as tf
+
+from tfmodels.training import _keras_internals as internals
+
+
+def source_of_keras(model_class, name):
+    """The code that Keras itself has for a method."""
+    owner = next(c for c in model_class.__mro__ if name in vars(c) and c.__module__.startswith("keras."))
+    return inspect.getsource(vars(owner)[name])
+
+
+def test_keras_still_sums_gradients_after_it_clips_them():
+    """When this fails: `of_summed_gradients` may go, and the optimizer may be handed replicas' gradients."""
+    code = source_of_keras(keras.optimizers.SGD, "_backend_apply_gradients")
+    assert code.index("self._clip_gradients(grads)") < code.index("self._backend_update_step(")
+    code = source_of_keras(keras.optimizers.SGD, "_backend_update_step")
+    assert "self._all_reduce_sum_gradients(" in code
+
+
+def test_keras_still_reduces_whole_batches_to_build():
+    """When this fails: `StrategyModel._maybe_symbolic_build` may go."""
+    code = source_of_keras(internals.StrategyModel, "_maybe_symbolic_build")
+    assert '"MEAN"' in code and "maybe_distributed_data_batch" in code
+
+
+def test_keras_still_reduces_logs_along_an_axis():
+    """When this fails: `StrategyModel._logs_of_replica` may go."""
+    module = inspect.getmodule(next(c for c in keras.Model.__mro__ if c.__name__ == "TensorFlowTrainer"))
+    assert 'strategy.reduce("MEAN", v, axis=0)' in inspect.getsource(module.reduce_per_replica)
+
+
+def test_keras_still_updates_averages_in_the_replica():
+    """When this fails: `update_averages` may go."""
+    code = source_of_keras(keras.optimizers.SGD, "_backend_apply_gradients")
+    assert "ops.cond(" in code[code.index("ema_overwrite_frequency") :]
+
+
+def test_what_is_replaced_within_the_context_is_put_back():
+    optimizer = keras.optimizers.SGD(use_ema=True)
+    with pytest.raises(KeyError), internals.of_summed_gradients(optimizer):
+        assert optimizer._all_reduce_sum_gradients([1]) == [1] and not optimizer.use_ema
+        raise KeyError
+    assert optimizer.use_ema and "_all_reduce_sum_gradients" not in vars(optimizer)
+    assert not internals.is_multi_worker(tf.distribute.get_strategy())

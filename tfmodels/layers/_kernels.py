@@ -1,0 +1,231 @@
+"""What keras.ops has no op for, in TensorFlow: no other file of this room may import it.
+
+Shape letters: b batch, q query length, k key length, n heads, g heads of keys and values, h head_dim,
+i blocks, r rows of queries in a block, s keys in a block's range.
+"""
+
+import keras
+import tensorflow as tf
+
+# Rows of queries that are scored at once: what is held grows with this times the keys' length.
+_BLOCK_ROWS = 256
+_MASKED_SCORE = -1e9
+
+
+def blockwise_attention(query, key, value, query_mask, key_mask, causal, window, dropout=0.0, seed=None):
+    """Attention without the whole (query_length, key_length) matrix of weights, in either direction.
+
+    A block of queries meets the one range of keys that any of them may see, so what is wholly masked
+    (the future, other packed sequences, padding, what left the window) costs nothing, and its softmax
+    is the plain one. The backward pass makes a block's weights again (Rabe & Staats 2021, section 3).
+
+    Args:
+        query: float tensor, (batch, heads, query_length, head_dim), scaled.
+        key, value: float tensors, (batch, key_value_heads, key_length, head_dim).
+        query_mask, key_mask: int tensors, (batch, length), as `attention_mask` takes them, or both None.
+        causal: whether a query may not see keys after itself.
+        window: int, with `causal`: a query sees this many keys, its own the last; None: all before it.
+        dropout: float, share of weights dropped.
+        seed: int tensor, (2,), of the dropped weights.
+
+    Returns:
+        Float tensor, (batch, heads, query_length, head_dim).
+    """
+    length, rows = tf.shape(query)[2], _BLOCK_ROWS
+    blocks = (length + rows - 1) // rows
+    missing = blocks * rows - length
+    starts, ends = _key_ranges(blocks, query_mask, key_mask, tf.shape(key)[2], causal, window)
+    if query_mask is not None:
+        query_mask = tf.pad(query_mask, [[0, 0], [0, missing]])
+        # Of this graph: a condition's backward pass cannot take tensors from outside any.
+        key_mask = tf.identity(key_mask)
+
+    def cut(x):  # (b, n, q, h) -> (i, b, n, r, h)
+        x = tf.pad(x, [[0, 0], [0, 0], [0, missing], [0, 0]])
+        x = tf.reshape(x, tf.concat([tf.shape(x)[:2], [blocks, rows, x.shape[-1]]], axis=0))
+        return tf.transpose(x, (2, 0, 1, 3, 4))
+
+    def join(x):
+        x = tf.transpose(x, (1, 2, 0, 3, 4))
+        shape = tf.shape(x)
+        return tf.reshape(x, tf.concat([shape[:2], [blocks * rows, x.shape[-1]]], axis=0))[:, :, :length]
+
+    def weigh(i, query, key):
+        """Weights of block i and a function that drops some of them, (b, n, r, s)."""
+        scores = tf.cast(_matmul(query, key, transpose=True), tf.float32)
+        mask = _block_mask(i * rows, rows, starts[i], ends[i], query_mask, key_mask, causal, window)
+        if mask is not None:
+            scores = scores + tf.where(mask, 0.0, _MASKED_SCORE)[:, None]
+        weights = tf.nn.softmax(scores)
+        if not dropout:
+            return weights, lambda x: x
+        kept = tf.random.stateless_uniform(tf.shape(weights), tf.cast(seed, tf.int32) + [0, i]) >= dropout
+        return weights, lambda x: tf.where(kept, x / (1.0 - dropout), 0.0)
+
+    @tf.custom_gradient
+    def attend(query, key, value):
+        queries, dtype = cut(query), query.dtype
+
+        def forward(i, outputs):
+            part = slice(starts[i], ends[i])
+            weights, drop = weigh(i, queries[i], key[:, :, part])
+            return i + 1, outputs.write(i, _matmul(tf.cast(drop(weights), dtype), value[:, :, part]))
+
+        element = tf.TensorShape([None, query.shape[1], rows, query.shape[-1]])
+        output = join(_loop(blocks, forward, tf.TensorArray(dtype, blocks, element_shape=element))[0].stack())
+
+        def gradient(upstream):
+            errors = cut(tf.cast(upstream, dtype))
+            # The sum of weights times their errors, by way of the output: a sum over h and not over s.
+            mean_errors = tf.cast(upstream, tf.float32) * tf.cast(output, tf.float32)
+            mean_errors = cut(tf.reduce_sum(mean_errors, axis=-1, keepdims=True))  # (i, b, n, r, 1)
+
+            def backward(i, query_grads, key_grad, value_grad):
+                part = slice(starts[i], ends[i])
+                keys, values = key[:, :, part], value[:, :, part]
+                weights, drop = weigh(i, queries[i], keys)
+                weight_error = drop(tf.cast(_matmul(errors[i], values, transpose=True), tf.float32))
+                score_error = tf.cast(weights * (weight_error - mean_errors[i]), dtype)  # (b, n, r, s)
+                value_part = _sum_heads(tf.cast(drop(weights), dtype), errors[i], values)
+                key_part = _sum_heads(score_error, queries[i], keys)
+                around = [[0, 0], [0, 0], [starts[i], tf.shape(key)[2] - ends[i]], [0, 0]]
+                return (
+                    i + 1,
+                    query_grads.write(i, _matmul(score_error, keys)),
+                    key_grad + tf.pad(key_part, around),
+                    value_grad + tf.pad(value_part, around),
+                )
+
+            grads = tf.TensorArray(dtype, blocks, element_shape=element)
+            # Sums over all blocks in float32.
+            zeros = tf.zeros(tf.shape(key)), tf.zeros(tf.shape(value))
+            query_grads, key_grad, value_grad = _loop(blocks, backward, grads, *zeros)
+            return join(query_grads.stack()), tf.cast(key_grad, dtype), tf.cast(value_grad, dtype)
+
+        return output, gradient
+
+    output = attend(query, key, value)
+    output.set_shape(query.shape)
+    return output
+
+
+def _loop(blocks, body, *values):
+    values = tf.while_loop(lambda i, *_: i < blocks, body, (tf.constant(0), *values), parallel_iterations=1)
+    return values[1:]
+
+
+def _matmul(x, shared, transpose=False):
+    """x (b, n, r, c) times shared (b, g, c, d), or (b, g, d, c) transposed: each g for n / g heads."""
+    groups = shared.shape[1]
+    if groups == x.shape[1]:
+        return tf.matmul(x, shared, transpose_b=transpose)
+    shape = tf.shape(x)
+    x = tf.reshape(x, tf.stack([shape[0], groups, x.shape[1] // groups * shape[2], shape[3]]))
+    x = tf.matmul(x, shared, transpose_b=transpose)
+    return tf.reshape(x, tf.concat([shape[:3], tf.shape(x)[3:]], axis=0))
+
+
+def _sum_heads(weights, x, like):
+    """weights (b, n, r, s) and x (b, n, r, h) -> float32 (b, g, s, h), summed over what shares a head."""
+    groups, heads = like.shape[1], x.shape[1]
+    if groups != heads:
+
+        def rows(x):
+            shape = tf.shape(x)
+            return tf.reshape(x, tf.stack([shape[0], groups, heads // groups * shape[2], shape[3]]))
+
+        weights, x = rows(weights), rows(x)
+    return tf.cast(tf.matmul(weights, x, transpose_a=True), tf.float32)
+
+
+def _block_mask(first, rows, start, end, query_mask, key_mask, causal, window):
+    """Which keys of its range a block may see: boolean (b or 1, r, s), or None: all."""
+    mask = None
+    if query_mask is not None:
+        mask = query_mask[:, first : first + rows, None] == key_mask[:, None, start:end]
+    if causal:
+        query, key = tf.range(first, first + rows)[:, None], tf.range(start, end)[None]
+        past = query >= key
+        past = past if window is None else past & (query - key < window)
+        mask = past[None] if mask is None else mask & past[None]
+    return mask
+
+
+def _key_ranges(blocks, query_mask, key_mask, key_length, causal, window):
+    """The first key that each block of queries may see and the one after the last, int32 (i,) each."""
+    first = tf.range(blocks) * _BLOCK_ROWS
+    starts, ends = tf.zeros_like(first), tf.fill([blocks], key_length)
+    if causal:
+        ends = tf.minimum(ends, first + _BLOCK_ROWS)
+        starts = starts if window is None else tf.maximum(first - window + 1, 0)
+    if query_mask is not None:
+        missing = blocks * _BLOCK_ROWS - tf.shape(query_mask)[1]
+        parts = tf.pad(query_mask, [[0, 0], [0, missing]])
+        parts = tf.reshape(parts, (-1, blocks, _BLOCK_ROWS, 1))
+        # The numbers of the sequences that a block's real tokens lie between.
+        most = tf.reduce_max(parts, axis=2)  # (b, i, 1)
+        least = tf.reduce_min(tf.where(parts == 0, parts.dtype.max, parts), axis=2)
+        keys = key_mask[:, None]  # (b, 1, k)
+        seen = tf.reduce_any((keys >= least) & (keys <= most), axis=0)  # (i, k)
+        seen = tf.cast(seen, tf.int32)
+        starts = tf.maximum(starts, tf.argmax(seen, axis=1, output_type=tf.int32))
+        ends = tf.minimum(ends, key_length - tf.argmax(seen[:, ::-1], axis=1, output_type=tf.int32))
+    # A block of padding may see nothing: one key keeps its softmax finite.
+    starts = tf.minimum(starts, key_length - 1)
+    return starts, tf.maximum(ends, starts + 1)
+
+
+def rematerialise(layer, function, *tensors):
+    """Calls a function of a layer, and in the backward pass again, instead of keeping what it computes.
+
+    Its weights and the state of its random numbers are read once and given to both calls, so that
+    both drop the same; the state then moves on as it would have.
+
+    Args:
+        layer: the Keras layer that has all variables the function uses.
+        function: takes the tensors and returns one tensor.
+        *tensors: nested float tensors; None may be among them.
+
+    Returns:
+        What the function returns.
+    """
+    weights, states = layer.trainable_variables, layer.non_trainable_variables
+    flat = tf.nest.flatten(tensors)
+    given = [tensor for tensor in flat if tensor is not None]
+    state_values = [tf.identity(state.value) for state in states]
+    after = []
+
+    def call(weight_values, given):
+        given = iter(given)
+        values = [None if tensor is None else next(given) for tensor in flat]
+        pairs = zip([*weights, *states], [*weight_values, *state_values], strict=True)
+        with keras.StatelessScope(state_mapping=list(pairs)) as scope:
+            output = function(*tf.nest.pack_sequence_as(tensors, values))
+        return output, [scope.get_current_value(state) for state in states]
+
+    @tf.custom_gradient
+    def run(*values):
+        output, after[:] = call(values[: len(weights)], values[len(weights) :])
+
+        def gradient(upstream):
+            # Not before the gradient is there, and not merged with the first call.
+            again = [_after(upstream, value) for value in values[len(weights) :]]
+            again = [*values[: len(weights)], *again]
+            with tf.GradientTape() as tape:
+                tape.watch(again)
+                output, _ = call(again[: len(weights)], again[len(weights) :])
+            return tape.gradient(output, again, upstream, unconnected_gradients="zero")
+
+        return output, gradient
+
+    output = run(*[tf.convert_to_tensor(weight.value) for weight in weights], *given)
+    for state, value in zip(states, after, strict=True):
+        if value is not None:
+            state.assign(value)
+    return output
+
+
+def _after(tensor, value):
+    """`value`, known to the graph's optimisers and to XLA to need `tensor` first."""
+    element = tf.reduce_max(tf.reshape(tensor, (-1,))[:1])
+    return value + tf.cast(tf.where(tf.equal(element, element), 0.0, float("nan")), value.dtype)

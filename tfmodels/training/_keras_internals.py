@@ -1,0 +1,112 @@
+"""All private names of Keras and TensorFlow that training touches; no other file may.
+
+Each stands in for something that Keras 3.15 does wrong or not at all on TensorFlow; the canary tests in
+tests/training/test_keras_internals.py fail on the day that Keras mends it, and say what can go.
+"""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+
+class StrategyModel(keras.Model):
+    """A `keras.Model` that fits under `MultiWorkerMirroredStrategy` too."""
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras reduces a nested batch over the workers, to learn nothing but shapes, and fails. Each
+        # worker's own rows tell as much.
+        if is_multi_worker(self.distribute_strategy) and iterator is not None:
+            for _, _, batches in iterator:
+                data_batch = tf.nest.map_structure(_first_local, next(batches))
+                break
+            iterator = None
+        super()._maybe_symbolic_build(iterator, data_batch)
+
+    def _logs_of_replica(self, logs):
+        """Logs of a step as Keras can reduce them: over several workers it takes means along axis 0."""
+        if not is_multi_worker(self.distribute_strategy):
+            return logs
+        return tf.nest.map_structure(lambda value: tf.reshape(value, (1,)), logs)
+
+
+def _first_local(value):
+    if not isinstance(value, tf.distribute.DistributedValues):
+        return value
+    return tf.distribute.get_strategy().experimental_local_results(value)[0]
+
+
+def is_multi_worker(strategy):
+    """Whether a strategy spans several processes."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def inner_optimizer(optimizer):
+    """What a `LossScaleOptimizer` wraps, or the optimizer itself."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def leave_out_of_weight_decay(optimizer, variables):
+    """Excludes variables from weight decay, unless somebody has decided before or it is too late."""
+    optimizer = inner_optimizer(optimizer)
+    if not optimizer.built and not hasattr(optimizer, "_exclude_from_weight_decay"):
+        optimizer.exclude_from_weight_decay(var_list=variables)
+
+
+@contextlib.contextmanager
+def of_summed_gradients(optimizer):
+    """Within it `optimizer.apply` takes gradients that are summed over the replicas already.
+
+    Keras sums them only after it has clipped, tested and unscaled them, so that under a strategy it
+    clips by norms of parts. And it averages weights (EMA) in a replica, where it must not: so not here.
+    """
+    optimizer = inner_optimizer(optimizer)
+    use_ema = optimizer.use_ema
+    vars(optimizer)["_all_reduce_sum_gradients"] = lambda pairs: pairs
+    optimizer.use_ema = False
+    try:
+        yield
+    finally:
+        del vars(optimizer)["_all_reduce_sum_gradients"]
+        optimizer.use_ema = use_ema
+
+
+def merge_replicas(function, *args):
+    """Calls `function(strategy, *args)` once for all replicas, where the strategy has such a place."""
+    strategy = tf.distribute.get_strategy()
+    return tf.__internal__.distribute.interim.maybe_merge_call(function, strategy, *args)
+
+
+def in_each_replica(strategy, function, *args):
+    """From inside `merge_replicas`: calls a function in each replica with its own arguments."""
+    if tf.__internal__.distribute.strategy_supports_no_merge_call():
+        return function(*args)
+    return strategy.extended.call_for_each_replica(function, args=args)
+
+
+def update_averages(strategy, optimizer, variables):
+    """Moves the averages of weights (EMA) by one step, and the weights onto them when it is time.
+
+    From inside `merge_replicas`, after the step.
+    """
+    optimizer = inner_optimizer(optimizer)
+    first = tf.equal(tf.convert_to_tensor(optimizer.iterations), 1)
+    momentum = tf.where(first, 0.0, optimizer.ema_momentum)
+
+    def move(average, value):
+        average.assign(momentum * average + (1.0 - momentum) * value)
+
+    pairs = zip(variables, optimizer._model_variables_moving_average, strict=True)
+    pairs = [(variable.value, average.value) for variable, average in pairs if average is not None]
+    for variable, average in pairs:
+        strategy.extended.update(average, move, args=(variable,), group=False)
+    if optimizer.ema_overwrite_frequency:
+
+        def overwrite():
+            for variable, average in pairs:
+                assign = lambda variable, average: variable.assign(average)  # noqa: E731
+                strategy.extended.update(variable, assign, args=(average,), group=False)
+            return 0
+
+        due = tf.equal(tf.convert_to_tensor(optimizer.iterations) % optimizer.ema_overwrite_frequency, 0)
+        tf.cond(due, overwrite, lambda: 0)
