@@ -27,6 +27,7 @@ _PUBLIC = {
     "generate": "tfmodels.generation",
     "save_pretrained": "tfmodels.pretrained",
     "score": "tfmodels.generation",
+    "stream": "tfmodels.generation",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]

@@ -141,6 +141,8 @@ def test_too_little_disk(config, capsys, monkeypatch):
         (["nothing"], "nothing"),
         (["generate", "/nowhere", "text"], "no model.keras in '/nowhere'"),
         (["generate", "/nowhere", "text", "--method", "best"], "'best'"),
+        (["generate", "/nowhere", "--file", "/nowhere.txt"], "/nowhere.txt"),
+        (["generate", "/nowhere", "text", "--file", "/nowhere.txt"], "not both"),
         (["export", "/nowhere", "/proc/x"], "'/proc/x'"),
     ],
 )
@@ -167,7 +169,7 @@ def test_help_names_every_option(capsys, command):
             "": {"version"},
             "demo": {"task", "minutes", "output", "strategy"},
             "train": {"config", "print_config"} | {f.name for f in dataclasses.fields(TrainConfig)},
-            "generate": generation,
+            "generate": generation | {"file", "batch_size"},
             "export": generation | {"quantize", "jit_compile", "max_length", "license", "serving"},
             "check": {"seconds"},
             "serve": {"name", "host", "rest_port", "grpc_port", "max_batch_size"},
@@ -210,3 +212,22 @@ def test_interrupted_save_keeps_the_old_model(tmp_path, monkeypatch):
         save_model(model, path)
     assert (tmp_path / "model.keras").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["model.keras"]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_generate_reads_files_and_streams(tmp_path, capsys, monkeypatch, terminal):
+    """On a terminal texts come in pieces, elsewhere in batches: the same texts."""
+    from tfmodels.cli import generate as command
+
+    prompts = ["one", "two", "three"]
+    (tmp_path / "prompts.txt").write_text("\n".join(prompts) + "\n", encoding="utf-8")
+    config = tfmodels.GenerationConfig()
+    monkeypatch.setattr(
+        command, "generate", lambda m, p, t, c: type("Result", (), {"text": [x.upper() for x in p]})
+    )
+    monkeypatch.setattr(command, "stream", lambda m, p, t, c: iter(p.upper()))
+    monkeypatch.setattr(command.sys.stdout, "isatty", lambda: terminal, raising=False)
+    read = command.read_prompts([], str(tmp_path / "prompts.txt"))
+    assert read == prompts
+    command.print_texts(None, read, None, config, batch_size=2)
+    assert capsys.readouterr().out == "ONE\nTWO\nTHREE\n"

@@ -258,3 +258,17 @@ def test_stop(decoder):  # noqa: F811
 def test_bad_options(decoder, options, message):  # noqa: F811
     with pytest.raises(ValueError, match=message):
         generate(decoder, {"token_ids": [[1]]}, **options)
+
+
+def test_prompts_of_many_lengths_compile_once_a_kind(decoder):  # noqa: F811
+    """100 prompts of different lengths and batch sizes, one trace; lengths are no part of a function."""
+    model = decoder.__class__.from_config(decoder.get_config())
+    traced, step = [], model.decode_step
+    model.decode_step = lambda *args, **kwargs: (traced.append(1), step(*args, **kwargs))[1]
+    rng = np.random.default_rng(0)
+    for i in range(100):
+        prompt = rng.integers(0, 13, (1 + i % 3, 1 + i % 9))
+        generate(model, {"token_ids": prompt}, max_new_tokens=1 + i % 4)
+        if i == 0:
+            first = len(traced)
+    assert 0 < len(traced) == first and len(vars(model)["_generate_functions"]) == 1

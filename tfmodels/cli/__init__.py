@@ -148,18 +148,19 @@ class _Generate:
 
         parser.add_argument("run", help="a run folder of tfmodels demo or train")
         parser.add_argument("prompts", nargs="*", help="texts; none: the lines of standard input")
+        parser.add_argument("--file", type=str, default=None, help="a text file, each line a prompt")
+        parser.add_argument("--batch_size", type=int, default=16, help="prompts computed together")
         parser.add_class_arguments(GenerationConfig)
 
     @staticmethod
     def run(options):
+        from tfmodels.cli.generate import print_texts, read_prompts
         from tfmodels.cli.run import load_run
-        from tfmodels.generation import generate
 
         config = _generation_config(options)
+        prompts = read_prompts(options.prompts, options.file)
         model, tokenizer = load_run(options.run)
-        prompts = options.prompts or sys.stdin.read().splitlines()
-        for text in generate(model, prompts, tokenizer, config).text:
-            print(text)
+        print_texts(model, prompts, tokenizer, config, options.batch_size)
 
 
 class _Export:

@@ -3,6 +3,7 @@
 from tfmodels.generation.config import GenerationConfig
 from tfmodels.generation.generate import GenerationResult, generate
 from tfmodels.generation.score import ScoreResult, score
+from tfmodels.generation.stream import stream
 from tfmodels.generation.zero_shot import ClassifyResult, classify
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "classify",
     "generate",
     "score",
+    "stream",
 ]

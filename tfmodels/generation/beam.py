@@ -1,6 +1,7 @@
-"""Beam search in the graph.
+"""Beam search in the graph, plain and in groups.
 
-Shape letters: b batch, k beams, c candidates, t tokens of prompt and text, n new tokens, v vocabulary.
+Shape letters: b batch, k beams, s beams of a group, c candidates, t tokens of prompt and text, n new
+tokens, v vocabulary.
 """
 
 import tensorflow as tf
@@ -18,6 +19,9 @@ def beam_search(model, inputs, prompt, lengths, options, rules):
     the end counted. A row stops when no open beam can beat its worst ended hypothesis any more
     (for a penalty of 0 or more, by the open beam's score at its present length).
 
+    Diverse beam search (Vijayakumar et al. 2018, section 4) is one such search a group, of which the
+    later ones pay for tokens that the earlier ones take at the same step.
+
     Args:
         model: keeps the protocol of `GenerativeModel`.
         inputs: dict for `model.init_cache`.
@@ -30,27 +34,146 @@ def beam_search(model, inputs, prompt, lengths, options, rules):
         As `loop.decode`: of each row the `num_return_sequences` best, best first.
     """
     beams, new_tokens = options.num_beams, options.max_new_tokens
-    cache, limits, last_index = prefill(model, inputs, prompt, lengths, options)
-    beam_options = options.repeated(beams)
+    groups = options.num_beam_groups if options.method == "diverse_beam" else 1
+    by_row = options.repeated(beams)
+    cache, limits, last_index = prefill(model, inputs, prompt, lengths, new_tokens)
+    limits = limits if options.limits is None else tf.minimum(limits, options.limits)
     batch = tf.shape(prompt)[0]
+    group = _Group(beams // groups, lengths, limits, options, rules)
+    first = group.begin(prompt)
     cache, prompts, starts, all_limits = repeat((cache, prompt, lengths, limits), beams)
-    candidates = beams * (1 + max(len(rules.stop), 1))
-    empty = {"tokens": tf.reshape(tf.pad(prompts, ((0, 0), (0, new_tokens))), (batch, beams, -1))}
-    if options.return_scores:
-        empty["log_probabilities"] = tf.zeros((batch, beams, new_tokens))
 
-    def penalised(log_probability, length):
-        return log_probability / tf.cast(length, tf.float32) ** options.length_penalty
+    def body(step, token, states, cache):
+        index = tf.minimum(starts - 1 + step, last_index)
+        logits, cache = model.decode_step(token[:, None], cache, index)
+        vocabulary = logits.shape[-1]
+        own = tf.nn.log_softmax(tf.cast(logits[:, 0], tf.float32))  # (b * k, v)
+        history = tf.concat([state["open"]["tokens"] for state in states], axis=1)  # (b, k, t)
+        history = tf.reshape(history, (batch * beams, -1))
+        scores = adjust(own, history, starts + step, step, all_limits, by_row, rules)
+        # Each a list with an entry a group: (b, s, v).
+        own, scores = (
+            tf.split(tf.reshape(each, (batch, beams, vocabulary)), groups, axis=1) for each in (own, scores)
+        )
+        taken = tf.zeros((batch, vocabulary))
+        tokens, parents, new_states = [], [], []
+        for i, state in enumerate(states):
+            if i:
+                scores[i] -= options.diversity_penalty * taken[:, None]
+            writes = tf.cast(~state["done"], tf.float32)[:, None]
+            token, parent, state = group.advance(step, state, own[i], scores[i])
+            taken += writes * tf.reduce_sum(tf.one_hot(token, vocabulary), axis=1)
+            tokens.append(token)
+            parents.append(parent + i * group.size)
+            new_states.append(state)
+        order = tf.range(batch)[:, None] * beams + tf.concat(parents, axis=1)  # (b, k)
+        cache = tf.nest.map_structure(lambda leaf: tf.gather(leaf, tf.reshape(order, (-1,))), cache)
+        return step + 1, tf.reshape(tf.concat(tokens, axis=1), (-1,)), new_states, cache
 
-    def extended(step, open_, own, parent, token):
+    def more(step, token, states, cache):
+        return ~tf.reduce_all([state["done"] for state in states])
+
+    state = (tf.constant(0), tf.gather(prompts, starts - 1, batch_dims=1), [first] * groups, cache)
+    states = tf.while_loop(more, body, state)[2]
+    ended = [state["ended"] for state in states]
+    merged = _best(beams, **{name: tf.concat([each[name] for each in ended], 1) for name in ended[0]})
+    return _returned(merged, lengths, options)
+
+
+class _Group:
+    """Beams that compete with one another: the search of a group, whose state is a dict.
+
+    Args:
+        size: int, beams.
+        lengths: int32 tensor, (batch,), of the prompts.
+        limits: int32 tensor, (batch,), tokens that may be written.
+        options: `Options`.
+        rules: `TokenRules`.
+    """
+
+    def __init__(self, size, lengths, limits, options, rules):
+        self.size = size
+        self._lengths, self._limits = lengths, limits
+        self._options, self._rules = options, rules
+
+    def begin(self, prompt):
+        """The state before the first token: open beams and ended hypotheses, (batch, size, ...)."""
+        batch, beams, new_tokens = tf.shape(prompt)[0], self.size, self._options.max_new_tokens
+        prompts = tf.repeat(tf.pad(prompt, ((0, 0), (0, new_tokens)))[:, None], beams, axis=1)
+        self._empty = {"tokens": prompts}  # (b, s, t)
+        if self._options.return_scores:
+            self._empty["log_probabilities"] = tf.zeros((batch, beams, new_tokens))
+        return {
+            # All beams begin alike: only the first may be extended.
+            "open": {
+                "score": tf.repeat(tf.constant([[0.0] + [_NEVER] * (beams - 1)]), batch, axis=0),
+                **self._empty,
+            },
+            "ended": {
+                "score": tf.fill((batch, beams), _NEVER),
+                "length": tf.zeros((batch, beams), tf.int32),
+                "stopped": tf.zeros((batch, beams), tf.bool),
+                **self._empty,
+            },
+            "done": self._limits < 1,
+        }
+
+    def advance(self, step, state, own, scores):
+        """Extends the open beams by a token.
+
+        Args:
+            step: int scalar.
+            state: as of `begin`.
+            own: float32 tensor, (b, s, v), the model's log-probabilities.
+            scores: float32 tensor, (b, s, v), by which to choose.
+
+        Returns:
+            The tokens of the open beams and the beams that they extend, both (b, s), and the state.
+        """
+        open_, ended, done = state["open"], state["ended"], state["done"]
+        batch, vocabulary = tf.shape(own)[0], own.shape[-1]
+        # So many candidates that enough stay open even if each beam's stop tokens are among them.
+        candidates = self.size * (1 + max(len(self._rules.stop), 1))
+        total = tf.reshape(open_["score"][:, :, None] + scores, (batch, self.size * vocabulary))
+        score, flat = tf.math.top_k(total, min(candidates, self.size * vocabulary))
+        parent, token = flat // vocabulary, flat % vocabulary  # (b, c)
+        histories = self._extended(step, open_, own, parent, token)
+        stopped = self._stopped(step, token, histories["tokens"])
+        # At its limit of length a hypothesis counts as ended.
+        last = (step + 1 >= self._limits)[:, None]
+        ends = stopped | last
+        # Only candidates among the best may end: those below would not have been beams.
+        can_end = ends & (tf.range(tf.shape(token)[1]) < self.size) & ~done[:, None]
+        new = {
+            "score": tf.where(can_end, self._penalised(score, step + 1), _NEVER),
+            "length": tf.fill(tf.shape(token), step + 1),
+            "stopped": stopped,
+            **histories,
+        }
+        ended = _best(self.size, **{name: tf.concat([ended[name], new[name]], 1) for name in ended})
+        open_ = _best(self.size, score=tf.where(ends, _NEVER, score), parent=parent, token=token, **histories)
+        parent, token = open_.pop("parent"), open_.pop("token")
+        attainable = self._penalised(open_["score"][:, :1], step + 1)[:, 0]
+        worst = tf.reduce_min(ended["score"], axis=1)
+        done = done | last[:, 0] | (attainable <= worst)
+        if self._options.early_stopping:
+            done = done | (worst > _NEVER)
+        return token, parent, {"open": open_, "ended": ended, "done": done}
+
+    def _penalised(self, log_probability, length):
+        return log_probability / tf.cast(length, tf.float32) ** self._options.length_penalty
+
+    def _extended(self, step, open_, own, parent, token):
         """The candidates' histories (b, c, ...): the parents' with one token more."""
-        flat = {name: tf.gather(open_[name], parent, batch_dims=1) for name in empty}  # (b, c, ...)
-        width = tf.shape(token)[1]
-        row = {name: tf.reshape(value, (batch * width, -1)) for name, value in flat.items()}
+        batch, width = tf.unstack(tf.shape(token))
+        row = {
+            name: tf.reshape(tf.gather(open_[name], parent, batch_dims=1), (batch * width, -1))
+            for name in self._empty
+        }
         everywhere = tf.ones(batch * width, tf.bool)
-        position = tf.repeat(lengths + step, width)
+        position = tf.repeat(self._lengths + step, width)
         row["tokens"] = put(row["tokens"], position, tf.reshape(token, (-1,)), everywhere)
-        if options.return_scores:
+        if self._options.return_scores:
             chosen = tf.gather(tf.reshape(own, (batch, -1)), parent * own.shape[-1] + token, batch_dims=1)
             row["log_probabilities"] = put(
                 row["log_probabilities"],
@@ -60,60 +183,13 @@ def beam_search(model, inputs, prompt, lengths, options, rules):
             )
         return {name: tf.reshape(value, (batch, width, -1)) for name, value in row.items()}
 
-    def body(step, token, open_, ended, done, cache):
-        index = tf.minimum(starts - 1 + step, last_index)
-        logits, cache = model.decode_step(token[:, None], cache, index)
-        vocabulary = logits.shape[-1]
-        own = tf.nn.log_softmax(tf.cast(logits[:, 0], tf.float32))  # (b * k, v)
-        history = tf.reshape(open_["tokens"], (batch * beams, -1))
-        scores = adjust(own, history, starts + step, step, all_limits, beam_options, rules)
-        total = open_["score"][:, :, None] + tf.reshape(scores, (batch, beams, vocabulary))
-        # So many candidates that enough stay open even if each beam's stop tokens are among them.
-        score, flat = tf.math.top_k(tf.reshape(total, (batch, beams * vocabulary)), candidates)
-        parent, token = flat // vocabulary, flat % vocabulary  # (b, c)
-        histories = extended(step, open_, own, parent, token)
-        # At its limit of length a hypothesis counts as ended.
-        last = (step + 1 >= limits)[:, None]
-        stopped = rules.ends(token)
-        ends = stopped | last
-
-        # Only candidates among the best k may end: those below would not have been beams.
-        can_end = ends & (tf.range(candidates) < beams) & ~done[:, None]
-        new = {
-            "score": tf.where(can_end, penalised(score, step + 1), _NEVER),
-            "length": tf.fill(tf.shape(token), step + 1),
-            "stopped": stopped,
-            **histories,
-        }
-        ended = _best(beams, **{name: tf.concat([ended[name], new[name]], 1) for name in ended})
-        open_ = _best(beams, score=tf.where(ends, _NEVER, score), parent=parent, token=token, **histories)
-        parent = open_.pop("parent")
-        token = tf.reshape(open_.pop("token"), (-1,))
-        order = tf.reshape(tf.range(batch)[:, None] * beams + parent, (-1,))
-        cache = tf.nest.map_structure(lambda leaf: tf.gather(leaf, order), cache)
-        attainable = penalised(open_["score"][:, :1], step + 1)[:, 0]
-        worst = tf.reduce_min(ended["score"], axis=1)
-        done = done | last[:, 0] | (attainable <= worst)
-        if options.early_stopping:
-            done = done | (worst > _NEVER)
-        return step + 1, token, open_, ended, done, cache
-
-    state = (
-        tf.constant(0),
-        tf.gather(prompts, starts - 1, batch_dims=1),
-        # All beams begin alike: only the first may be extended.
-        {"score": tf.repeat(tf.constant([[0.0] + [_NEVER] * (beams - 1)]), batch, axis=0), **empty},
-        {
-            "score": tf.fill((batch, beams), _NEVER),
-            "length": tf.zeros((batch, beams), tf.int32),
-            "stopped": tf.zeros((batch, beams), tf.bool),
-            **empty,
-        },
-        limits < 1,
-        cache,
-    )
-    state = tf.while_loop(lambda step, t, o, e, done, c: ~tf.reduce_all(done), body, state)
-    return _returned(state[3], lengths, options)
+    def _stopped(self, step, token, tokens):
+        """Whether candidates end with a stop token or hold a stop string: bool (b, c)."""
+        width = tf.shape(token)[1]
+        rows = tf.reshape(tokens, (-1, tf.shape(tokens)[2]))  # (b * c, t)
+        starts = tf.repeat(self._lengths, width)
+        strings = self._rules.has_stop_string(rows, starts, step + 1, self._options)
+        return self._rules.ends(token) | tf.reshape(strings, tf.shape(token))
 
 
 def _returned(ended, lengths, options):

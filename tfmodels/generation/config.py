@@ -5,12 +5,16 @@ import difflib
 
 import tensorflow as tf
 
-METHODS = ("greedy", "sample", "beam")
+METHODS = ("greedy", "sample", "beam", "diverse_beam", "contrastive")
+BEAM_METHODS = ("beam", "diverse_beam")
 # Options that belong to one method -> their values that change nothing.
-_OF_SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0}
+_OF_SAMPLING = {"temperature": 1.0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0}
 # Numbers that a compiled loop takes as tensors, so that another value compiles nothing, and the
 # values that change nothing: what has such a value is left out of the loop.
 _NUMBERS = _OF_SAMPLING | {
+    "top_k": 0,
+    "penalty_alpha": None,
+    "diversity_penalty": None,
     "length_penalty": None,
     "repetition_penalty": 1.0,
     "presence_penalty": 0.0,
@@ -29,9 +33,11 @@ class GenerationConfig:
         max_new_tokens: int, the most tokens to write; a row also ends at the model's
             `max_sequence_length`.
         min_new_tokens: int, tokens to write before a text may end.
-        method: "greedy", "sample" or "beam".
+        method: "greedy", "sample", "beam", "diverse_beam" (Vijayakumar et al. 2018) or "contrastive"
+            (Su et al. 2022).
         temperature: float above 0, of sampling: below 1 sharpens, above 1 flattens.
-        top_k: int, sample among the k most probable tokens only; 0: among all.
+        top_k: int, sample among the k most probable tokens only; 0: among all. In contrastive search
+            the candidates, at least 2.
         top_p: float, sample among the fewest tokens that together have this probability (Holtzman et
             al. 2020, section 3.1); 1: among all.
         min_p: float, sample among tokens of at least this share of the most probable one's
@@ -39,6 +45,11 @@ class GenerationConfig:
         typical_p: float, sample among the fewest tokens nearest to the entropy that together have
             this probability (Meister et al. 2023, section 3); 1: among all.
         num_beams: int, of beam search.
+        num_beam_groups: int, of diverse beam search: each has its share of the beams.
+        diversity_penalty: float, taken off a token's score for each beam of the groups before that has
+            it at the same step.
+        penalty_alpha: float, of contrastive search: the weight of the likeness to the tokens before, from
+            0 (greedy) to 1.
         length_penalty: float; a beam's score is its log-probability / length ** length_penalty.
         early_stopping: bool, whether a row of beam search ends as soon as it has `num_beams` ended
             hypotheses; otherwise when no open beam can beat the worst of them at its present length.
@@ -50,8 +61,11 @@ class GenerationConfig:
         no_repeat_ngram_size: int, no so many tokens in a row stand twice in prompt and text; 0: any may.
         bad_words: tuple of tuples of ids, none of which is written.
         forced_tokens: tuple of ids, the first that are written.
-        stop: tuple of ids, each of which ends a text; (): none does; None: the end token of the
-            model's config, or the tokenizer's.
+        stop: tuple of ids and strings. An id ends a text; with none, the end token of the model's
+            config does, or the tokenizer's. A string ends a text that holds it, wherever tokens begin,
+            and `text` is cut before it, while `token_ids` has all that was written; a string that
+            the model never writes ends nothing. (): nothing ends a text; None: the end token.
+        draft_tokens: int, guesses at a time, with a draft.
         seed: int, of sampling. A prompt gives the same text whatever else is in its batch.
         return_scores: bool, whether the result has `log_probabilities`.
     """
@@ -65,6 +79,9 @@ class GenerationConfig:
     min_p: float = 0.0
     typical_p: float = 1.0
     num_beams: int = 4
+    num_beam_groups: int = 2
+    diversity_penalty: float = 0.5
+    penalty_alpha: float = 0.6
     length_penalty: float = 1.0
     early_stopping: bool = False
     num_return_sequences: int = 1
@@ -75,6 +92,7 @@ class GenerationConfig:
     bad_words: tuple = ()
     forced_tokens: tuple = ()
     stop: tuple | None = None
+    draft_tokens: int = 4
     seed: int = 0
     return_scores: bool = False
 
@@ -92,19 +110,38 @@ class GenerationConfig:
             check(name, 0 < getattr(self, name) <= 1, "above 0 and at most 1 (1: all tokens)")
         check("min_p", 0 <= self.min_p <= 1, "from 0 (all tokens) to 1")
         check("num_beams", self.num_beams >= 1, "at least 1")
+        check("num_beam_groups", self.num_beam_groups >= 1, "at least 1")
+        check("diversity_penalty", self.diversity_penalty >= 0, "at least 0")
+        check("penalty_alpha", 0 <= self.penalty_alpha <= 1, "from 0 to 1")
         check("length_penalty", self.length_penalty >= 0, "at least 0")
+        check("draft_tokens", self.draft_tokens >= 1, "at least 1")
         check("seed", 0 <= self.seed < 2**31, "from 0 to 2 ** 31 - 1")
         check("early_stopping", isinstance(self.early_stopping, bool), "True or False")
         check("repetition_penalty", self.repetition_penalty > 0, "above 0 (1: none)")
         check("no_repeat_ngram_size", self.no_repeat_ngram_size >= 0, "at least 0")
-        for name in ("stop", "forced_tokens"):
-            check(name, getattr(self, name) is None or _are_ids(getattr(self, name)), "a tuple of ids")
+        stop = self.stop or ()
+        check("stop", isinstance(stop, tuple | list), "a tuple of ids and strings")
+        strings = [each for each in stop if isinstance(each, str)]
+        ids = [each for each in stop if each not in strings]
+        check("stop", _are_ids(ids) and "" not in strings, "a tuple of ids and strings, none empty")
+        check("forced_tokens", _are_ids(self.forced_tokens), "a tuple of ids")
         check("bad_words", all(_are_ids(w) and len(w) for w in self.bad_words), "a tuple of tuples of ids")
         for name in ("stop", "forced_tokens"):  # hashable
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "bad_words", tuple(map(tuple, self.bad_words)))
         self._check_combinations()
+
+    @property
+    def stop_strings(self):
+        """The strings of `stop`."""
+        return tuple(each for each in self.stop or () if isinstance(each, str))
+
+    @property
+    def stop_ids(self):
+        """The ids of `stop`; None: the end token."""
+        ids = tuple(each for each in self.stop or () if not isinstance(each, str))
+        return None if self.stop is None or (not ids and self.stop) else ids
 
     def _check_combinations(self):
         if self.method != "sample":
@@ -114,12 +151,24 @@ class GenerationConfig:
                         f'{name} is an option of method="sample". Received: {name}={getattr(self, name)!r}, '
                         f"method={self.method!r}. Leave one of them out."
                     )
-        most = {"greedy": 1, "beam": self.num_beams}.get(self.method)
-        if not 1 <= self.num_return_sequences <= (most or self.num_return_sequences):
+        if self.method == "contrastive" and self.top_k < 2:
+            raise ValueError(f"Contrastive search needs top_k of at least 2. Received: top_k={self.top_k}.")
+        if self.method not in ("sample", "contrastive") and self.top_k:
+            raise ValueError(
+                'top_k is an option of method="sample" and "contrastive". '
+                f"Received: top_k={self.top_k}, method={self.method!r}. Leave one of them out."
+            )
+        if self.method == "diverse_beam" and self.num_beams % self.num_beam_groups:
+            raise ValueError(
+                "num_beams must be divisible by num_beam_groups. "
+                f"Received: num_beams={self.num_beams}, num_beam_groups={self.num_beam_groups}."
+            )
+        most = {"greedy": 1, "contrastive": 1, "sample": self.num_return_sequences}
+        if not 1 <= self.num_return_sequences <= most.get(self.method, self.num_beams):
             raise ValueError(
                 "num_return_sequences must be at least 1, at most num_beams in beam search, and 1 with "
-                f"method='greedy'. Received: {self.num_return_sequences}, method={self.method!r}, "
-                f"num_beams={self.num_beams}."
+                f"method='greedy' or 'contrastive'. Received: {self.num_return_sequences}, "
+                f"method={self.method!r}, num_beams={self.num_beams}."
             )
 
     def numbers(self):

@@ -7,9 +7,11 @@ import tensorflow as tf
 
 from tfmodels.generation.beam import beam_search
 from tfmodels.generation.config import GenerationConfig, Options, make_generation_config
+from tfmodels.generation.contrastive import contrastive_search
 from tfmodels.generation.loop import decode
 from tfmodels.generation.protocol import compiled, is_encoder_decoder, prompt_names
 from tfmodels.generation.rules import token_rules
+from tfmodels.generation.speculative import PROMPT_LOOKUP, speculate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,7 @@ class GenerationResult:
     log_probabilities: np.ndarray | None = None
 
 
-def generate(model, prompts, tokenizer=None, config=None, **options):
+def generate(model, prompts, tokenizer=None, config=None, draft=None, **options):
     """Continues prompts, or translates them, depending on the model.
 
     Each row of a batch is what it would be alone.
@@ -45,6 +47,10 @@ def generate(model, prompts, tokenizer=None, config=None, **options):
             encoder-decoder reads the prompt with its encoder.
         tokenizer: has `tokenize`, `detokenize`, `start_id`, `end_id`.
         config: a `GenerationConfig`; None: the default one.
+        draft: a smaller model with the same ids, or "prompt": what guesses tokens, which the model
+            then checks several at a time (Leviathan et al. 2023). "prompt" guesses what followed the
+            last tokens earlier in prompt and text, for text that repeats itself. Greedy text stays the
+            same, and the distribution of samples.
         **options: fields of `GenerationConfig` that override it.
 
     Returns:
@@ -57,6 +63,15 @@ def generate(model, prompts, tokenizer=None, config=None, **options):
     Example:
         >>> tfmodels.generate(model, ["In the beginning"], tokenizer, max_new_tokens=20).text
     """
+    config, inputs, rules = prepare(model, prompts, tokenizer, config, options)
+    if draft is not None:
+        _check_draft(model, draft, config)
+    result = _compiled(model, config, rules, draft)(inputs, number_tensors(config))
+    return _as_result(result, tokenizer, config, rules)
+
+
+def prepare(model, prompts, tokenizer, config, options):
+    """The checked config, the model's inputs and the rules of a call of `generate`."""
     config = make_generation_config(config, options)
     if tokenizer is not None:
         check_tokenizer(model, tokenizer)
@@ -69,12 +84,10 @@ def generate(model, prompts, tokenizer=None, config=None, **options):
         if not prompts:
             raise ValueError("There must be at least one prompt. Received: none.")
         inputs = encode_prompts(model, tokenizer, prompts)
-    ids_name, mask_name = prompt_names(model)
-    _check_lengths(inputs[mask_name], model.config.max_sequence_length)
-    _check_token_options(model, config)
+    _check_lengths(inputs[prompt_names(model)[1]], model.config.max_sequence_length)
+    _check_token_options(model, tokenizer, config)
     rules = token_rules(model, tokenizer, config)
-    result = _compiled(model, config, rules)(inputs, config.numbers())
-    return _as_result(result, tokenizer, config)
+    return config, inputs, rules
 
 
 def check_tokenizer(model, tokenizer):
@@ -146,7 +159,7 @@ def _column(ids, values):
     return tf.tile(tf.constant([values], tf.int32, shape=(1, len(values))), (ids.nrows(tf.int32), 1))
 
 
-def generate_ids(model, inputs, options, rules):
+def generate_ids(model, inputs, options, rules, draft=None):
     """The loop of the options' method, in graph ops.
 
     Args:
@@ -154,57 +167,66 @@ def generate_ids(model, inputs, options, rules):
         inputs: dict of ids and mask, int32 (batch, length), padded on the right.
         options: `Options`.
         rules: `TokenRules`.
+        draft: as of `generate`.
 
     Returns:
         What `loop.decode` returns.
     """
+    prompt, lengths = prompt_of(model, inputs, rules)
+    if draft is not None:
+        return speculate(model, draft, inputs, prompt, lengths, options, rules)
+    methods = {"beam": beam_search, "diverse_beam": beam_search, "contrastive": contrastive_search}
+    return methods.get(options.method, decode)(model, inputs, prompt, lengths, options, rules)
+
+
+def prompt_of(model, inputs, rules):
+    """The decoder's prompt, (batch, length), and the number of its tokens, (batch,)."""
     ids_name, mask_name = prompt_names(model)
     ids = inputs[ids_name]
     if is_encoder_decoder(model):
-        prompt = tf.fill((tf.shape(ids)[0], 1), rules.start_id)
-        lengths = tf.ones(tf.shape(ids)[0], tf.int32)
-    else:
-        prompt = ids
-        lengths = tf.reduce_sum(inputs[mask_name], axis=1)
-    method = beam_search if options.method == "beam" else decode
-    return method(model, inputs, prompt, lengths, options, rules)
+        return tf.fill((tf.shape(ids)[0], 1), rules.start_id), tf.ones(tf.shape(ids)[0], tf.int32)
+    return ids, tf.reduce_sum(inputs[mask_name], axis=1)
 
 
-def detokenize(tokenizer, token_ids, lengths):
-    """The text of each row's first `lengths` tokens: strings, (batch,)."""
-    return tokenizer.detokenize(tf.RaggedTensor.from_tensor(token_ids, lengths=lengths))
+def detokenize(tokenizer, token_ids, lengths, rules=None):
+    """The text of each row's first `lengths` tokens, up to the rules' stop strings: strings, (batch,)."""
+    texts = tokenizer.detokenize(tf.RaggedTensor.from_tensor(token_ids, lengths=lengths))
+    return texts if rules is None else rules.cut(texts)
 
 
-def _compiled(model, config, rules):
+def _compiled(model, config, rules, draft):
     """The traced function of these options."""
     ids = tf.TensorSpec((None, None), tf.int32)
-    numbers = {
+    return compiled(
+        model,
+        (config.structure(), rules, draft),
+        lambda inputs, numbers: generate_ids(model, inputs, Options(config, numbers), rules, draft),
+        {name: ids for name in prompt_names(model)},
+        number_specs(),
+    )
+
+
+def number_specs():
+    """Specs of the tensors that `number_tensors` makes."""
+    return {
         name: tf.TensorSpec((), tf.float32 if isinstance(number, float) else tf.int32)
         for name, number in GenerationConfig().numbers().items()
     }
-    function = compiled(
-        model,
-        (config.structure(), rules),
-        lambda inputs, numbers: generate_ids(model, inputs, Options(config, numbers), rules),
-        {name: ids for name in prompt_names(model)},
-        numbers,
-    )
+
+
+def number_tensors(config):
+    """The numbers of a config as a traced function takes them."""
     dtypes = {name: type(number) for name, number in GenerationConfig().numbers().items()}
-
-    def call(inputs, numbers):
-        tensors = {name: tf.constant(dtypes[name](number)) for name, number in numbers.items()}
-        return function(inputs, tensors)
-
-    return call
+    return {name: tf.constant(dtypes[name](number)) for name, number in config.numbers().items()}
 
 
-def _as_result(result, tokenizer, config):
+def _as_result(result, tokenizer, config, rules):
     """Graph outputs as a `GenerationResult`."""
     result = {name: value.numpy() for name, value in result.items()}
     longest = max(result["lengths"].max(), 1)
     texts = None
     if tokenizer is not None:
-        texts = detokenize(tokenizer, result["token_ids"], result["lengths"]).numpy()
+        texts = detokenize(tokenizer, result["token_ids"], result["lengths"], rules).numpy()
         texts = np.array([text.decode() for text in texts], dtype=object)
     values = {
         "text": texts,
@@ -223,15 +245,37 @@ def _as_result(result, tokenizer, config):
     return GenerationResult(**values)
 
 
-def _check_token_options(model, config):
-    """Raises ValueError for ids that the model's output does not have."""
+def _check_token_options(model, tokenizer, config):
+    """Raises ValueError for ids that the model's output does not have, and strings without a tokenizer."""
+    if config.stop_strings and tokenizer is None:
+        raise ValueError(f"Stop strings need a tokenizer. Received: stop={config.stop!r}, tokenizer=None.")
     size = getattr(model.config, list(model.input_pairs.values())[-1][1])
-    for name in ("stop", "forced_tokens", "bad_words"):
+    for name in ("stop_ids", "forced_tokens", "bad_words"):
         values = getattr(config, name) or ()
         ids = [each for word in values for each in word] if name == "bad_words" else values
         for each in ids:
             if each >= size:
+                name = name.removesuffix("_ids")
                 raise ValueError(f"{name} must hold ids below the vocabulary size {size}. Received: {each}.")
+
+
+def _check_draft(model, draft, config):
+    if config.method not in ("greedy", "sample"):
+        raise ValueError(f'A draft needs method="greedy" or "sample". Received: method={config.method!r}.')
+    if draft == PROMPT_LOOKUP:
+        return
+    if isinstance(draft, str) or draft.input_pairs != model.input_pairs:
+        raise ValueError(
+            f'draft must be "{PROMPT_LOOKUP}" or a model of the same kind as the one it guesses for. '
+            f"Received: {draft if isinstance(draft, str) else type(draft).__name__}."
+        )
+    for _, field in model.input_pairs.values():
+        sizes = [getattr(each.config, field) for each in (draft, model)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"A draft model needs the same vocabulary. Received: {field}={sizes[0]}, the model's "
+                f"is {sizes[1]}."
+            )
 
 
 def _right_padded(model, prompts):

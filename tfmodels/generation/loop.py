@@ -22,41 +22,39 @@ def decode(model, inputs, prompt, lengths, options, rules):
 
     Returns:
         Dict of `token_ids`, int32 (rows, max_new_tokens), the stop token included; `lengths`, int32
-        (rows,), how many there are; `stopped`, bool (rows,), whether a stop token is the last; and,
-        if asked for, `log_probabilities`, float32 (rows, max_new_tokens). The
+        (rows,), how many there are; `stopped`, bool (rows,), whether they end with a stop token or
+        string; and, if asked for, `log_probabilities`, float32 (rows, max_new_tokens). The
         `num_return_sequences` rows of a prompt follow one another.
     """
+    state = begin(model, inputs, prompt, lengths, options)
+    by_row = options.repeated(options.num_return_sequences)
+    (state,) = tf.while_loop(
+        lambda state: ~tf.reduce_all(state["done"]),
+        lambda state: (advance(model, state, by_row, rules),),
+        (state,),
+    )
+    return finish(state, options)
+
+
+def begin(model, inputs, prompt, lengths, options, spare=0):
+    """The state before the first token: a dict of tensors, and the cache.
+
+    Args:
+        model, inputs, prompt, lengths, options: as of `decode`.
+        spare: int, room in the cache beyond the text.
+    """
     copies, new_tokens = options.num_return_sequences, options.max_new_tokens
-    cache, limits, last_index = prefill(model, inputs, prompt, lengths, options)
-    options = options.repeated(copies)
-    sampled = options.method == "sample"
-    if sampled:
-        uniform = sampling.uniforms(prompt, lengths, options.seed, copies, new_tokens)
+    cache, limits, last_index = prefill(model, inputs, prompt, lengths, new_tokens, spare)
+    limits = limits if options.limits is None else tf.minimum(limits, options.limits)
+    state = {"step": tf.constant(0), "last_index": last_index}
+    if options.method == "sample":
+        seed = options.repeated(copies).seed
+        state["uniform"] = sampling.uniforms(prompt, lengths, seed, copies, new_tokens)
     cache, prompt, lengths, limits = repeat((cache, prompt, lengths, limits), copies)
-
-    def body(step, state):
-        index = tf.minimum(lengths - 1 + step, last_index)
-        logits, cache = model.decode_step(state["token"][:, None], state["cache"], index)
-        logits = tf.cast(logits[:, 0], tf.float32)  # (b, v)
-        count = lengths + step
-        scores = adjust(logits, state["history"], count, step, limits, options, rules)
-        token = sampling.sample(scores, uniform[:, step], options) if sampled else sampling.greedy(scores)
-        done = state["done"]
-        history = put(state["history"], count, token, ~done)
-        new = {"cache": cache, "token": token, "history": history}
-        new["count"] = state["count"] + tf.cast(~done, tf.int32)
-        new["stopped"] = state["stopped"] | (rules.ends(token) & ~done)
-        new["done"] = done | rules.ends(token) | (step + 1 >= limits)
-        if options.return_scores:
-            log_probability = tf.gather(tf.nn.log_softmax(logits), token, batch_dims=1)
-            new["log_probabilities"] = put(
-                state["log_probabilities"], tf.fill(tf.shape(token), step), log_probability, ~done
-            )
-        return step + 1, new
-
-    rows = tf.shape(prompt)[0]
-    state = {
+    state |= {
         "cache": cache,
+        "lengths": lengths,
+        "limits": limits,
         "token": tf.gather(prompt, lengths - 1, batch_dims=1),
         "history": tf.pad(prompt, ((0, 0), (0, new_tokens))),
         "count": tf.zeros_like(lengths),
@@ -64,10 +62,48 @@ def decode(model, inputs, prompt, lengths, options, rules):
         "done": limits < 1,
     }
     if options.return_scores:
-        state["log_probabilities"] = tf.zeros((rows, new_tokens))
-    _, state = tf.while_loop(lambda step, state: ~tf.reduce_all(state["done"]), body, (tf.constant(0), state))
+        state["log_probabilities"] = tf.zeros((tf.shape(prompt)[0], new_tokens))
+    return state
+
+
+def advance(model, state, options, rules):
+    """The state after one token more in each row that has not ended."""
+    step, lengths = state["step"], state["lengths"]
+    index = tf.minimum(lengths - 1 + step, state["last_index"])
+    logits, cache = model.decode_step(state["token"][:, None], state["cache"], index)
+    logits = tf.cast(logits[:, 0], tf.float32)  # (b, v)
+    scores = adjust(logits, state["history"], lengths + step, step, state["limits"], options, rules)
+    if options.method == "sample":
+        token = sampling.sample(scores, state["uniform"][:, step], options)
+    else:
+        token = sampling.greedy(scores)
+    return state | {"cache": cache, "token": token} | accept(state, token, logits, options, rules)
+
+
+def accept(state, token, logits, options, rules):
+    """What changes of the state when each row that has not ended writes its token (b,)."""
+    step, lengths, done = state["step"], state["lengths"], state["done"]
+    history = put(state["history"], lengths + step, token, ~done)
+    ends = rules.ends(token) | rules.has_stop_string(history, lengths, step + 1, options)
+    new = {
+        "step": step + 1,
+        "history": history,
+        "count": state["count"] + tf.cast(~done, tf.int32),
+        "stopped": state["stopped"] | (ends & ~done),
+        "done": done | ends | (step + 1 >= state["limits"]),
+    }
+    if options.return_scores:
+        log_probability = tf.gather(tf.nn.log_softmax(logits), token, batch_dims=1)
+        new["log_probabilities"] = put(
+            state["log_probabilities"], tf.fill(tf.shape(token), step), log_probability, ~done
+        )
+    return new
+
+
+def finish(state, options):
+    """What `decode` returns, of the last state."""
     result = {
-        "token_ids": written(state["history"], lengths, state["count"], new_tokens),
+        "token_ids": written(state["history"], state["lengths"], state["count"], options.max_new_tokens),
         "lengths": state["count"],
         "stopped": state["stopped"],
     }
@@ -76,7 +112,7 @@ def decode(model, inputs, prompt, lengths, options, rules):
     return result
 
 
-def prefill(model, inputs, prompt, lengths, options):
+def prefill(model, inputs, prompt, lengths, max_new_tokens, spare=0):
     """Fills a cache with the prompts.
 
     All tokens go in but each row's last: it is the first that the loop feeds, so that prompts of
@@ -87,10 +123,8 @@ def prefill(model, inputs, prompt, lengths, options):
         The cache; each row's room for new tokens, int32 (batch,); the last index of the cache.
     """
     # The last new token is never fed back.
-    longest = tf.shape(prompt)[1] + options.max_new_tokens
-    limits = tf.fill(tf.shape(lengths), options.max_new_tokens)
-    if options.limits is not None:
-        limits = tf.minimum(limits, options.limits)
+    longest = tf.shape(prompt)[1] + max_new_tokens + spare
+    limits = tf.fill(tf.shape(lengths), max_new_tokens)
     max_length = model.config.max_sequence_length
     if max_length is not None:
         longest = tf.minimum(longest, max_length)

@@ -22,8 +22,8 @@ class GenerativeModel(Protocol):
     def init_cache(self, inputs: dict, max_length):
         """A nested structure of tensors, batch on axis 0."""
 
-    def decode_step(self, token_ids, cache, index):
-        """(logits, cache) for token_ids, (batch, length), that begin at `index` in each row."""
+    def decode_step(self, token_ids, cache, index, return_hidden=False):
+        """(logits, cache[, hidden]) for token_ids, (batch, length), that begin at `index` in each row."""
 
 
 def is_encoder_decoder(model):

@@ -4,6 +4,8 @@ Shape letters: b rows, v vocabulary, t tokens of prompt and text.
 """
 
 import dataclasses
+import re
+from typing import Any
 
 import tensorflow as tf
 
@@ -20,6 +22,8 @@ class TokenRules:
         forced_end_id: int, the last token at the limit of length; None: any.
         forced_tokens: tuple of int, the first tokens that are written.
         bad_words: tuple of tuples of int, never written.
+        stop_strings: tuple of str; a text ends when it holds one of them.
+        tokenizer: has `detokenize`, with stop strings; or None.
     """
 
     start_id: int = 0
@@ -27,12 +31,44 @@ class TokenRules:
     forced_end_id: int | None = None
     forced_tokens: tuple = ()
     bad_words: tuple = ()
+    stop_strings: tuple = ()
+    tokenizer: Any = None
 
     def ends(self, token):
         """Whether tokens end their text: bool tensor of their shape."""
         if not self.stop:
             return tf.zeros_like(token, tf.bool)
         return tf.reduce_any(token[..., None] == tf.constant(self.stop), axis=-1)
+
+    def has_stop_string(self, history, starts, written, options):
+        """Whether the texts after the prompts hold a stop string: bool (b,).
+
+        The whole text is looked at, since a string may begin anywhere inside a token.
+
+        Args:
+            history: int32 tensor, (b, t), prompts and texts.
+            starts: int32 tensor, (b,), where the texts begin.
+            written: int scalar, or tensor (b,): tokens of each text.
+            options: `Options`.
+        """
+        if not self.stop_strings:
+            return tf.zeros_like(starts, tf.bool)
+        column = tf.range(tf.shape(history)[1])[None] - starts[:, None]
+        tokens = tf.ragged.boolean_mask(history, (column >= 0) & (column < tf.reshape(written, (-1, 1))))
+        found = tf.strings.regex_full_match(
+            self.tokenizer.detokenize(tokens), f"(?s).*({_any_of(self.stop_strings)}).*"
+        )
+        return found & (written >= options.min_new_tokens)
+
+    def cut(self, texts):
+        """Texts up to their first stop string: strings, (b,)."""
+        if not self.stop_strings:
+            return texts
+        return tf.strings.regex_replace(texts, f"(?s)({_any_of(self.stop_strings)}).*", "", False)
+
+
+def _any_of(strings):
+    return "|".join(map(re.escape, strings))
 
 
 def token_rules(model, tokenizer, config):
@@ -47,7 +83,7 @@ def token_rules(model, tokenizer, config):
     start_id = getattr(own, "start_id", None)
     if start_id is None:
         start_id = 0 if tokenizer is None else tokenizer.start_id
-    stop = config.stop
+    stop = config.stop_ids
     if stop is None:
         stop = getattr(own, "end_id", None)
         if stop is None and tokenizer is not None and tokenizer.end_id >= 0:
@@ -62,6 +98,8 @@ def token_rules(model, tokenizer, config):
         getattr(own, "forced_end_id", None),
         config.forced_tokens or (() if forced is None else (forced,)),
         suppressed + config.bad_words,
+        config.stop_strings,
+        tokenizer if config.stop_strings else None,
     )
 
 
@@ -73,7 +111,7 @@ def adjust(scores, history, count, step, limits, options, rules):
         history: int32 tensor, (rows, t): prompt and text so far, and anything after it.
         count: int32 tensor, (rows,): tokens of the history that are real; the last `step` of them
             are the text.
-        step: int32 scalar, tokens written so far.
+        step: int32 scalar, or tensor (rows,): tokens written so far.
         limits: int32 tensor, (rows,), tokens that may be written.
         options: `Options`.
         rules: `TokenRules`.
@@ -82,6 +120,7 @@ def adjust(scores, history, count, step, limits, options, rules):
         float32 tensor, (rows, vocabulary).
     """
     vocabulary_size = scores.shape[-1]
+    step = tf.reshape(step, (-1, 1))
     column = tf.range(tf.shape(history)[1])[None]  # (1, t)
     real = column < count[:, None]  # (b, t)
     if "repetition_penalty" in options.active:
@@ -103,16 +142,17 @@ def adjust(scores, history, count, step, limits, options, rules):
             early = _is(each, vocabulary_size) & (step < options.min_new_tokens)
             scores = tf.where(early, _NEVER, scores)
     if rules.forced_tokens:
-        forced = tf.constant(rules.forced_tokens)[tf.minimum(step, len(rules.forced_tokens) - 1)]
+        forced = tf.gather(rules.forced_tokens, tf.minimum(step, len(rules.forced_tokens) - 1))
         scores = tf.where(step < len(rules.forced_tokens), _only(forced, vocabulary_size), scores)
     if rules.forced_end_id is not None:
-        last = (step + 1 == limits)[:, None]
+        last = step + 1 == limits[:, None]
         scores = tf.where(last, _only(rules.forced_end_id, vocabulary_size), scores)
     return scores
 
 
 def _is(token_id, vocabulary_size):
-    return (tf.range(vocabulary_size) == token_id)[None]  # (1, v)
+    """Where an id stands: bool (1, v), or (b, v) for ids (b, 1)."""
+    return tf.range(vocabulary_size)[None] == token_id
 
 
 def _only(token_id, vocabulary_size):

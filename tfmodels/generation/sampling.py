@@ -51,9 +51,13 @@ def sample(logits, uniform, options):
     Returns:
         int32 tensor, (batch,).
     """
-    logits = filtered(logits / options.temperature, options)
+    return draw(tf.nn.softmax(filtered(logits / options.temperature, options)), uniform)
+
+
+def draw(probabilities, uniform):
+    """A token of each row: probabilities (b, v), uniform (b,) -> int32 (b,)."""
     # Inverse of the distribution function: the first token whose cumulated probability is above.
-    cumulated = tf.cumsum(tf.nn.softmax(logits), axis=-1)
+    cumulated = tf.cumsum(probabilities, axis=-1)
     # Rounding leaves the whole a little off 1: scaled, no draw falls behind the last token.
     above = cumulated > uniform[:, None] * cumulated[:, -1:]
     return greedy(tf.cast(above, tf.float32))
@@ -101,12 +105,18 @@ def _fewest(logits, order, probability):
     """Keeps the tokens of lowest `order()` (b, v) until they have this probability together."""
 
     def fewest():
-        ranked = tf.argsort(order(), stable=True)  # (b, v)
+        by = order()
+        ranked = tf.argsort(by, stable=True)  # (b, v)
         ordered = tf.gather(tf.nn.softmax(logits), ranked, batch_dims=1)
         before = tf.cumsum(ordered, axis=-1, exclusive=True)
         # The token that reaches the probability is kept, and so is always the first. A probability
         # of 1 keeps all, whatever rounding makes of the sum.
-        kept = tf.gather((before < probability) | (probability >= 1), tf.argsort(ranked), batch_dims=1)
-        return tf.where(kept, logits, _NEVER)
+        kept = (before < probability) | (probability >= 1)
+        count = tf.reduce_sum(tf.cast(kept, tf.int32), axis=-1, keepdims=True)
+        last = tf.gather(ranked, tf.maximum(count - 1, 0), batch_dims=1)  # (b, 1)
+        worst = tf.gather(by, last, batch_dims=1)
+        # By value, and by place among equals: a second sort to undo the first would cost as much again.
+        place = tf.range(tf.shape(logits)[1])[None]
+        return tf.where((by < worst) | ((by == worst) & (place <= last)), logits, _NEVER)
 
     return tf.cond(tf.reduce_any(probability < 1), fewest, lambda: logits)

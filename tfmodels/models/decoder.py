@@ -21,16 +21,20 @@ class DecoderModel(TransformerModel):
         batch = ops.shape(inputs["token_ids"])[0]
         return [block.init_cache(batch, max_length) for block in self.blocks]
 
-    def decode_step(self, token_ids, cache, index):
+    def decode_step(self, token_ids, cache, index, return_hidden=False):
         """Logits of new tokens, given the tokens in the cache.
 
         Args:
             token_ids: int tensor, (batch, length).
             cache: what `init_cache` or the last step returned.
             index: int tensor, (batch,) or a scalar: where in each row the new tokens begin.
+            return_hidden: bool, whether to return the hidden states too.
 
         Returns:
-            A tuple of logits, (batch, length, vocabulary_size), and the new cache.
+            A tuple of logits, (batch, length, vocabulary_size), and the new cache; with
+            `return_hidden` followed by the hidden states that the logits are made of, (batch, length,
+            hidden_dim).
         """
         hidden, cache = self.forward({"token_ids": token_ids}, cache=cache, index=index)
-        return self.token_embedding(hidden, reverse=True), cache
+        results = self.token_embedding(hidden, reverse=True), cache
+        return (*results, hidden) if return_hidden else results

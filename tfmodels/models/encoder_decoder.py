@@ -49,20 +49,24 @@ class EncoderDecoderModel(TransformerModel):
             "encoder_padding_mask": inputs["encoder_padding_mask"],
         }
 
-    def decode_step(self, token_ids, cache, index):
+    def decode_step(self, token_ids, cache, index, return_hidden=False):
         """Logits of new target tokens, given those in the cache.
 
         Args:
             token_ids: int tensor, (batch, length).
             cache: what `init_cache` or the last step returned.
             index: int tensor, (batch,) or a scalar: where in each row the new tokens begin.
+            return_hidden: bool, whether to return the hidden states too.
 
         Returns:
-            A tuple of logits, (batch, length, target_vocabulary_size), and the new cache.
+            A tuple of logits, (batch, length, target_vocabulary_size), and the new cache; with
+            `return_hidden` followed by the hidden states that the logits are made of, (batch, length,
+            hidden_dim).
         """
         inputs = {
             "decoder_token_ids": token_ids,
             "encoder_padding_mask": cache["encoder_padding_mask"],
         }
         hidden, blocks = self.decode(inputs, None, cache=cache["blocks"], index=index)
-        return self.logits(hidden), cache | {"blocks": blocks}
+        results = self.logits(hidden), cache | {"blocks": blocks}
+        return (*results, hidden) if return_hidden else results

@@ -305,16 +305,19 @@ class TransformerXL(StreamTraining, TransformerModel):
             "prompt_length": ops.sum(ops.cast(inputs["padding_mask"] != 0, "int32"), axis=1),
         }
 
-    def decode_step(self, token_ids, cache, index):
+    def decode_step(self, token_ids, cache, index, return_hidden=False):
         """Log-probabilities of new tokens, given the tokens in the cache.
 
         Args:
             token_ids: int tensor, (batch, length).
             cache: what `init_cache` or the last step returned.
             index: int tensor, (batch,) or a scalar: where in each row the new tokens begin.
+            return_hidden: bool, whether to return the hidden states too.
 
         Returns:
-            A tuple of log-probabilities, (batch, length, vocabulary_size), and the new cache.
+            A tuple of log-probabilities, (batch, length, vocabulary_size), and the new cache; with
+            `return_hidden` followed by the hidden states that the logits are made of, (batch, length,
+            hidden_dim).
         """
         batch, length = ops.shape(token_ids)
         positions = ops.broadcast_to(cached_positions(index, length), (batch, length))
@@ -322,7 +325,8 @@ class TransformerXL(StreamTraining, TransformerModel):
         window = self.positions.cached(positions, cache["prompt_length"], max_length)
         inputs = {"token_ids": token_ids}
         hidden, blocks = self.forward(inputs, window, cache=cache["blocks"], positions=positions)
-        return self.token_embedding(hidden, reverse=True), cache | {"blocks": blocks}
+        results = self.token_embedding(hidden, reverse=True), cache | {"blocks": blocks}
+        return (*results, hidden) if return_hidden else results
 
 
 def transformer_xl(size="base", dtype=None, **overrides):

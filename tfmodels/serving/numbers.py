@@ -10,6 +10,8 @@ _OF_METHOD = {
     "greedy": (),
     "sample": ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed"),
     "beam": ("length_penalty",),
+    "diverse_beam": ("length_penalty",),
+    "contrastive": ("penalty_alpha",),
 }
 # What GenerationConfig checks, for tensors: name -> (rule, condition).
 _RULES = {
@@ -24,6 +26,7 @@ _RULES = {
     "min_p": ("from 0 (all tokens) to 1", lambda x, most: (x >= 0) & (x <= 1)),
     "typical_p": ("above 0 and at most 1 (1: all tokens)", lambda x, most: (x > 0) & (x <= 1)),
     "seed": ("from 0 to 2 ** 31 - 1", lambda x, most: x >= 0),
+    "penalty_alpha": ("from 0 to 1", lambda x, most: (x >= 0) & (x <= 1)),
     "length_penalty": ("at least 0", lambda x, most: x >= 0),
 }
 
