@@ -186,7 +186,9 @@ def test_bad_arguments(capsys, arguments, message):
     assert message in fails(capsys, *arguments)
 
 
-@pytest.mark.parametrize("command", ["", "demo", "train", "generate", "evaluate", "export", "models"])
+@pytest.mark.parametrize(
+    "command", ["", "demo", "train", "generate", "evaluate", "export", "check", "serve", "models"]
+)
 def test_help_names_every_option(capsys, command):
     import dataclasses
 
@@ -208,7 +210,9 @@ def test_help_names_every_option(capsys, command):
             "train": {"config", "print_config"} | {f.name for f in dataclasses.fields(TrainConfig)},
             "generate": generation | {"file", "batch_size"},
             "evaluate": generation | {f.name for f in dataclasses.fields(EvaluateConfig)},
-            "export": generation,
+            "export": generation | {"quantize", "jit_compile", "max_length", "license", "serving"},
+            "check": {"seconds"},
+            "serve": {"name", "host", "rest_port", "grpc_port", "max_batch_size"},
             "models": set(),
         }[command]
     )

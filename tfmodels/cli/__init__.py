@@ -200,6 +200,21 @@ class _Export:
 
         parser.add_argument("run", help="a run folder of tfmodels demo or train")
         parser.add_argument("path", help="folder of all versions; the next free number is written")
+        parser.add_argument(
+            "--quantize",
+            type=Literal["int8", "bfloat16"] | None,
+            help="smaller weights; the size and the loss in quality are printed",
+        )
+        parser.add_argument(
+            "--jit_compile", type=bool, default=False, help="whether XLA compiles the generation loop"
+        )
+        parser.add_argument(
+            "--max_length", type=int | None, help="tokens of a text that are read; otherwise the model's"
+        )
+        parser.add_argument("--license", help="of the weights; it travels with them")
+        parser.add_argument(
+            "--serving", type=bool, default=False, help="whether to write TF Serving's configs beside it"
+        )
         parser.add_class_arguments(GenerationConfig)
 
     @staticmethod
@@ -210,7 +225,56 @@ class _Export:
         config = _generation_config(options)
         check_writable(options.path)
         model, tokenizer = load_run(options.run)
-        print(export(model, tokenizer, options.path, config))
+        names = ("quantize", "jit_compile", "max_length", "license")
+        folder = export(model, tokenizer, options.path, config, **{name: options[name] for name in names})
+        print(folder)
+        _print_quality(folder)
+        if options.serving:
+            from tfmodels.serving.operator import write_serving_files
+
+            print(f"TF Serving:   {write_serving_files(options.path)}")
+
+
+class _Check:
+    """load an export in a clean process, replay its warm-up requests and measure it"""
+
+    @staticmethod
+    def add_options(parser):
+        parser.add_argument("path", help="an export, or the folder of its versions: then the newest")
+        parser.add_argument("--seconds", type=float, default=1.0, help="for each batch size that is measured")
+
+    @staticmethod
+    def run(options):
+        from tfmodels.serving.check import check, report
+
+        print(report(check(options.path, options.seconds)))
+
+
+class _Serve:
+    """serve one export with TF Serving's REST and gRPC API and a page, for development only"""
+
+    @staticmethod
+    def add_options(parser):
+        parser.add_argument("path", help="an export, or the folder of its versions: then the newest")
+        parser.add_argument("--name", help="of the model in requests; otherwise the folder's")
+        parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
+        parser.add_argument("--rest_port", type=int, default=8501, help="0: a free one")
+        parser.add_argument("--grpc_port", type=int, default=8500, help="0: a free one")
+        parser.add_argument("--max_batch_size", type=int, default=32, help="texts that run at once")
+
+    @staticmethod
+    def run(options):
+        from tfmodels.serving.server.run import run
+
+        def started(served, rest_port, grpc_port):
+            place = f"http://{options.host}:{rest_port}"
+            print(f"Page:  {place}/")
+            print(f"REST:  {place}/v1/models/{served.name}:predict")
+            print(f"gRPC:  {options.host}:{grpc_port}")
+            print("For development only: TF Serving is for the rest.", flush=True)
+
+        names = ("path", "name", "host", "rest_port", "grpc_port", "max_batch_size")
+        run(**{name: options[name] for name in names}, started=started)
 
 
 class _Models:
@@ -241,8 +305,22 @@ _COMMANDS = {
     "generate": _Generate,
     "evaluate": _Evaluate,
     "export": _Export,
+    "check": _Check,
+    "serve": _Serve,
     "models": _Models,
 }
+
+
+def _print_quality(folder):
+    """What smaller weights cost, where an export has them."""
+    from tfmodels.serving.check import read_card
+
+    found = read_card(folder)["quantization"]
+    if found:
+        before, after = (found[name] / 1e6 for name in ("weight_bytes_before", "weight_bytes"))
+        print(f"Weights:      {after:.1f} MB as {found['mode']}, {before:.1f} MB before")
+        print(f"Same answers: {found['argmax_agreement']:.1%} of the highest outputs")
+        print(f"Difference:   {found['relative_difference']:.2%} of the outputs' standard deviation")
 
 
 def _generation_config(options):

@@ -35,7 +35,9 @@ def beam_search(model, inputs, prompt, lengths, options, rules):
     """
     beams, new_tokens = options.num_beams, options.max_new_tokens
     groups = options.num_beam_groups if options.method == "diverse_beam" else 1
+    by_row = options.repeated(beams)
     cache, limits, last_index = prefill(model, inputs, prompt, lengths, new_tokens)
+    limits = limits if options.limits is None else tf.minimum(limits, options.limits)
     batch = tf.shape(prompt)[0]
     group = _Group(beams // groups, lengths, limits, options, rules)
     first = group.begin(prompt)
@@ -48,7 +50,7 @@ def beam_search(model, inputs, prompt, lengths, options, rules):
         own = tf.nn.log_softmax(tf.cast(logits[:, 0], tf.float32))  # (b * k, v)
         history = tf.concat([state["open"]["tokens"] for state in states], axis=1)  # (b, k, t)
         history = tf.reshape(history, (batch * beams, -1))
-        scores = adjust(own, history, starts + step, step, all_limits, options, rules)
+        scores = adjust(own, history, starts + step, step, all_limits, by_row, rules)
         # Each a list with an entry a group: (b, s, v).
         own, scores = (
             tf.split(tf.reshape(each, (batch, beams, vocabulary)), groups, axis=1) for each in (own, scores)
@@ -151,7 +153,7 @@ class _Group:
         ended = _best(self.size, **{name: tf.concat([ended[name], new[name]], 1) for name in ended})
         open_ = _best(self.size, score=tf.where(ends, _NEVER, score), parent=parent, token=token, **histories)
         parent, token = open_.pop("parent"), open_.pop("token")
-        attainable = self._penalised(open_["score"][:, 0], step + 1)
+        attainable = self._penalised(open_["score"][:, :1], step + 1)[:, 0]
         worst = tf.reduce_min(ended["score"], axis=1)
         done = done | last[:, 0] | (attainable <= worst)
         if self._options.early_stopping:

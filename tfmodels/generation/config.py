@@ -3,6 +3,8 @@
 import dataclasses
 import difflib
 
+import tensorflow as tf
+
 METHODS = ("greedy", "sample", "beam", "diverse_beam", "contrastive")
 BEAM_METHODS = ("beam", "diverse_beam")
 # Options that belong to one method -> their values that change nothing.
@@ -185,13 +187,25 @@ class Options:
 
     Args:
         config: a `GenerationConfig`.
-        numbers: dict of name -> scalar tensor, for `config.numbers()`.
+        numbers: dict of name -> tensor, for `config.numbers()`: a scalar, or, but for
+            `max_new_tokens`, (rows, 1), a number for each row.
+        active: the names of the numbers that may change something; None: those that do in config.
+        limits: int32 tensor, (rows,), each row's own `max_new_tokens`; None: all have the same.
     """
 
-    def __init__(self, config, numbers):
+    def __init__(self, config, numbers, active=None, limits=None):
         self._config = config
         self._numbers = numbers
-        self.active = config.structure()[1]
+        self.active = config.structure()[1] if active is None else frozenset(active)
+        self.limits = limits
+
+    def repeated(self, copies):
+        """The options for `copies` rows of each row."""
+        numbers = {
+            name: tf.repeat(number, copies, axis=0) if tf.convert_to_tensor(number).shape.rank else number
+            for name, number in self._numbers.items()
+        }
+        return Options(self._config, numbers, self.active, self.limits)
 
     def __getattr__(self, name):
         return self._numbers[name] if name in self._numbers else getattr(self._config, name)

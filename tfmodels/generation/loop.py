@@ -27,9 +27,10 @@ def decode(model, inputs, prompt, lengths, options, rules):
         `num_return_sequences` rows of a prompt follow one another.
     """
     state = begin(model, inputs, prompt, lengths, options)
+    by_row = options.repeated(options.num_return_sequences)
     (state,) = tf.while_loop(
         lambda state: ~tf.reduce_all(state["done"]),
-        lambda state: (advance(model, state, options, rules),),
+        lambda state: (advance(model, state, by_row, rules),),
         (state,),
     )
     return finish(state, options)
@@ -44,9 +45,11 @@ def begin(model, inputs, prompt, lengths, options, spare=0):
     """
     copies, new_tokens = options.num_return_sequences, options.max_new_tokens
     cache, limits, last_index = prefill(model, inputs, prompt, lengths, new_tokens, spare)
+    limits = limits if options.limits is None else tf.minimum(limits, options.limits)
     state = {"step": tf.constant(0), "last_index": last_index}
     if options.method == "sample":
-        state["uniform"] = sampling.uniforms(prompt, lengths, options.seed, copies, new_tokens)
+        seed = options.repeated(copies).seed
+        state["uniform"] = sampling.uniforms(prompt, lengths, seed, copies, new_tokens)
     cache, prompt, lengths, limits = repeat((cache, prompt, lengths, limits), copies)
     state |= {
         "cache": cache,

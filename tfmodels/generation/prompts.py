@@ -68,7 +68,11 @@ def encode_prompts(model, tokenizer, texts, max_length=None):
     Returns:
         Dict of ids and mask, int32 (batch, length).
     """
-    ids = tokenizer.tokenize(texts)
+    return frame_prompts(model, tokenizer, tokenizer.tokenize(texts), max_length)
+
+
+def frame_prompts(model, tokenizer, ids, max_length=None):
+    """Token ids of prompts, int32 ragged (batch, length), to the model's inputs: see `encode_prompts`."""
     before, after = special_ids(tokenizer)
     if is_encoder_decoder(model):
         if not after or after[-1] != tokenizer.end_id:

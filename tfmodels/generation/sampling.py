@@ -18,7 +18,7 @@ def uniforms(prompt, lengths, seed, copies, steps):
     Args:
         prompt: int32 tensor, (batch, length), padded on the right.
         lengths: int32 tensor, (batch,).
-        seed: int scalar.
+        seed: int scalar, or (batch * copies, 1).
         copies: int, rows a prompt.
         steps: int scalar, tokens to draw.
 
@@ -31,7 +31,8 @@ def uniforms(prompt, lengths, seed, copies, steps):
     ids = tf.cast(tf.where(real, prompt + 1, 0), tf.int64)
     digest = tf.reduce_sum(ids * power, axis=1)  # (b,)
     digest = tf.repeat(digest, copies) + tf.tile(tf.range(copies, dtype=tf.int64), tf.shape(digest))
-    seeds = tf.stack([tf.fill(tf.shape(digest), tf.cast(seed, tf.int64)), digest], axis=1)
+    seed = tf.zeros_like(digest) + tf.reshape(tf.cast(seed, tf.int64), (-1,))
+    seeds = tf.stack([seed, digest], axis=1)
     return tf.map_fn(
         lambda each: tf.random.stateless_uniform((steps,), each), seeds, fn_output_signature=tf.float32
     )
@@ -65,31 +66,57 @@ def draw(probabilities, uniform):
 def filtered(logits, options):
     """Logits with -inf for tokens that the options leave out: (b, v)."""
     if "top_k" in options.active:
-        most = tf.minimum(options.top_k, tf.shape(logits)[1])
-        lowest = tf.math.top_k(logits, most).values[:, -1:]  # (b, 1)
-        logits = tf.where(logits < lowest, _NEVER, logits)
+        logits = tf.where(_below_top(logits, options.top_k), _NEVER, logits)
     if "top_p" in options.active:
-        logits = _fewest(logits, -tf.nn.log_softmax(logits), options.top_p)
+        logits = _fewest(logits, lambda: -tf.nn.log_softmax(logits), options.top_p)
     if "min_p" in options.active:
         probabilities = tf.nn.softmax(logits)
         least = options.min_p * tf.reduce_max(probabilities, axis=-1, keepdims=True)
         logits = tf.where(probabilities < least, _NEVER, logits)
     if "typical_p" in options.active:
-        surprise = -tf.nn.log_softmax(logits)
-        entropy = tf.reduce_sum(tf.math.multiply_no_nan(surprise, tf.nn.softmax(logits)), -1, keepdims=True)
-        logits = _fewest(logits, tf.abs(surprise - entropy), options.typical_p)
+        logits = _fewest(logits, lambda: _from_typical(logits), options.typical_p)
     return logits
 
 
+def _below_top(logits, top_k):
+    """Whether tokens are below the row's `top_k` highest, a scalar or (b, 1); 0: none is. Bool (b, v)."""
+    vocabulary_size = tf.shape(logits)[1]
+    count = tf.minimum(tf.where(top_k < 1, vocabulary_size, top_k), vocabulary_size)
+
+    def below():
+        # As many as the rows with a limit need: a row without one is left as it is.
+        most = tf.reduce_max(tf.where(top_k < 1, 1, count))
+        highest = tf.math.top_k(logits, most).values  # (b, most)
+        place = tf.broadcast_to(tf.minimum(count, most) - 1, (tf.shape(logits)[0], 1))
+        lowest = tf.gather(highest, place, batch_dims=1)  # (b, 1)
+        return (logits < lowest) & (top_k >= 1)
+
+    return tf.cond(tf.reduce_any(top_k >= 1), below, lambda: tf.zeros_like(logits, tf.bool))
+
+
+def _from_typical(logits):
+    """How far each token's surprise is from the entropy: (b, v)."""
+    surprise = -tf.nn.log_softmax(logits)
+    entropy = tf.reduce_sum(tf.math.multiply_no_nan(surprise, tf.nn.softmax(logits)), -1, keepdims=True)
+    return tf.abs(surprise - entropy)
+
+
 def _fewest(logits, order, probability):
-    """Keeps the tokens of lowest `order` (b, v) until they have this probability together."""
-    ranked = tf.argsort(order, stable=True)  # (b, v)
-    ordered = tf.gather(tf.nn.softmax(logits), ranked, batch_dims=1)
-    before = tf.cumsum(ordered, axis=-1, exclusive=True)
-    # The token that reaches the probability is kept, and so is always the first.
-    count = tf.reduce_sum(tf.cast(before < probability, tf.int32), axis=-1, keepdims=True)
-    last = tf.gather(ranked, tf.maximum(count - 1, 0), batch_dims=1)  # (b, 1)
-    worst = tf.gather(order, last, batch_dims=1)
-    # By value, and by place among equals: a second sort to undo the first would cost as much again.
-    place = tf.range(tf.shape(logits)[1])[None]
-    return tf.where((order < worst) | ((order == worst) & (place <= last)), logits, _NEVER)
+    """Keeps the tokens of lowest `order()` (b, v) until they have this probability together."""
+
+    def fewest():
+        by = order()
+        ranked = tf.argsort(by, stable=True)  # (b, v)
+        ordered = tf.gather(tf.nn.softmax(logits), ranked, batch_dims=1)
+        before = tf.cumsum(ordered, axis=-1, exclusive=True)
+        # The token that reaches the probability is kept, and so is always the first. A probability
+        # of 1 keeps all, whatever rounding makes of the sum.
+        kept = (before < probability) | (probability >= 1)
+        count = tf.reduce_sum(tf.cast(kept, tf.int32), axis=-1, keepdims=True)
+        last = tf.gather(ranked, tf.maximum(count - 1, 0), batch_dims=1)  # (b, 1)
+        worst = tf.gather(by, last, batch_dims=1)
+        # By value, and by place among equals: a second sort to undo the first would cost as much again.
+        place = tf.range(tf.shape(logits)[1])[None]
+        return tf.where((by < worst) | ((by == worst) & (place <= last)), logits, _NEVER)
+
+    return tf.cond(tf.reduce_any(probability < 1), fewest, lambda: logits)

@@ -1,87 +1,121 @@
-"""One SavedModel that takes strings and returns strings: tokenizer, model and generation loop."""
+"""One SavedModel that takes strings and returns strings: tokenizer, model and answer."""
 
-import contextlib
+import dataclasses
+import json
 import os
-import shutil
-import tempfile
 
+import keras
 import tensorflow as tf
 
-from tfmodels.generation.config import Options, make_generation_config
-from tfmodels.generation.generate import check_tokenizer, detokenize, encode_prompts, generate_ids
-from tfmodels.generation.rules import token_rules
+from tfmodels._version import __version__
+from tfmodels.generation.config import make_generation_config
+from tfmodels.generation.prompts import check_tokenizer
+from tfmodels.serving.encoders import head_signatures
+from tfmodels.serving.operations import libraries, operations
+from tfmodels.serving.quantize import compare, quantized
+from tfmodels.serving.text_generation import TextGeneration
+from tfmodels.serving.warmup import write_requests
+from tfmodels.serving.writing import write_version
+
+CARD = os.path.join("assets.extra", "tfmodels.json")
 
 
-def export(model, tokenizer, path, config=None, **options):
+def export(
+    model,
+    tokenizer,
+    path,
+    config=None,
+    *,
+    max_length=None,
+    jit_compile=False,
+    quantize=None,
+    license=None,
+    **options,
+):
     """Writes a SavedModel for TF Serving: `path/1`, or the next free number.
 
-    Its signature `serving_default` takes `{"text": string (batch,)}` and returns
-    `{"text": string (batch,)}`, the same as `generate` with the same options, for any batch size.
-    A prompt longer than `max_sequence_length` is cut: an encoder reads its beginning, a decoder
-    continues its end. The tokenizer's ops must be in the server: SentencePiece needs those of
-    tensorflow-text.
+    Its signature `serving_default` takes `{"text": string (batch,)}`. A model that writes returns
+    `{"text": string (batch,)}`, the same as `generate` with the same options; one with a head labels,
+    spans, entities or vectors. docs/serving.md lists all signatures; `assets.extra/tfmodels.json`, in
+    the export, those of this model, its config, labels, op libraries, versions and license. Each row
+    is answered as it would be alone. A text longer than `max_length` is cut: an encoder reads its
+    beginning, a decoder continues its end.
 
     Args:
-        model: keeps the protocol of `GenerativeModel`, such as a `GPT2` or a `Transformer`.
+        model: keeps the protocol of `GenerativeModel`, such as a `GPT2` or a `Transformer`, or has a
+            head, such as a `SequenceClassifier`.
         tokenizer: in graph ops, such as a `SentencePieceTokenizer`.
         path: str, the folder of all versions; made if missing.
         config: a `GenerationConfig`; None: the default one.
+        max_length: int, tokens of a text that are read; None: the model's `max_sequence_length`, or
+            512 where it has none.
+        jit_compile: bool, whether XLA compiles the generation loop of `serving_default`. A server
+            without XLA cannot run it, and each new power of two of lengths compiles anew.
+        quantize: "int8" or "bfloat16", smaller weights; None: as they are. The size and the loss in
+            quality stand in the card, under "quantization".
+        license: str, of the weights, which travels with them.
         **options: fields of `GenerationConfig` that override it.
 
     Returns:
         str, the path of the version written. It appears whole or not at all.
 
     Raises:
-        ValueError: an unknown option; a tokenizer that does not fit the model.
+        ValueError: an unknown option; a tokenizer that does not fit the model; a model that neither
+            writes text nor has a head.
         OSError: the path cannot be written.
 
     Example:
         >>> tfmodels.export(model, tokenizer, "exported", method="beam", num_beams=4)
         'exported/1'
     """
-    config = make_generation_config(config, options)
-    check_tokenizer(model, tokenizer)
-    path = os.fspath(path)
-    try:
-        os.makedirs(path, exist_ok=True)
-        # Aside, in the same file system, then renamed: a server that polls never sees half a version.
-        # TF Serving takes only whole numbers for versions.
-        aside = tempfile.mkdtemp(prefix=".writing-", dir=path)
-    except OSError as error:
-        raise type(error)(error.errno, f"Cannot export to path={path!r}: {error.strerror}") from error
-    try:
-        module = _TextModule(model, tokenizer, config)
-        tf.saved_model.save(module, aside, signatures={"serving_default": module.serve})
-        os.chmod(aside, 0o755)
-        return _rename_to_next_version(aside, path)
-    except tf.errors.OpError as error:  # what TensorFlow's file writers raise: full disk and the like
-        raise OSError(f"Cannot export to path={path!r}: {error.message}") from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(aside)
+    check_tokenizer(getattr(model, "backbone", model), tokenizer)
+    quantization = None
+    if quantize is not None:
+        smaller = quantized(model, quantize)
+        quantization = {"mode": quantize, **compare(model, smaller, tokenizer)}
+        model = smaller
+    if hasattr(model, "init_cache"):
+        config = make_generation_config(config, options)
+        generation = TextGeneration(model, tokenizer, config, max_length, jit_compile)
+        signatures, own = generation.signatures(), {"generation": dataclasses.asdict(config)}
+        max_length = generation.max_length
+    else:
+        if config is not None or options or jit_compile:
+            given = [*options, *(["config"] if config else []), *(["jit_compile"] if jit_compile else [])]
+            raise ValueError(
+                f"{type(model).__name__} writes no text. Received: options of generation, {given}. "
+                "Leave them out."
+            )
+        signatures, max_length = head_signatures(model, tokenizer, max_length)
+        own = {"head": dataclasses.asdict(model.config)}
+        model_config = model.backbone.config
+    card = {
+        "model": type(model).__name__,
+        "config": dataclasses.asdict(model.config if "generation" in own else model_config),
+        **own,
+        "tokenizer": type(tokenizer).__name__,
+        "max_length": max_length,
+        "quantization": quantization,
+        "license": license,
+        "versions": {
+            "tfmodels": __version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+    }
+    return write_version(path, lambda folder: _write(folder, model, tokenizer, signatures, card))
 
 
-class _TextModule(tf.Module):
-    """Holds what the signature needs: variables, tokenizer and the traced function."""
-
-    def __init__(self, model, tokenizer, config):
-        super().__init__()
-        self.model_variables = [variable.value for variable in model.variables]
-        self.tokenizer = tokenizer
-        rules = token_rules(model, tokenizer, config)
-        options = Options(config, config.numbers())
-
-        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="text")], autograph=False)
-        def serve(text):
-            inputs = encode_prompts(model, tokenizer, text, model.config.max_sequence_length)
-            result = generate_ids(model, inputs, options, rules)
-            return {"text": detokenize(tokenizer, result["token_ids"], result["lengths"])}
-
-        self.serve = serve
-
-
-def _rename_to_next_version(aside, path):
-    versions = [int(name) for name in os.listdir(path) if name.isdigit()]
-    target = os.path.join(path, str(max(versions, default=0) + 1))
-    os.rename(aside, target)
-    return target
+def _write(folder, model, tokenizer, signatures, card):
+    module = tf.Module()
+    module.model_variables = [variable.value for variable in model.variables]
+    module.tokenizer = tokenizer
+    traced = {name: signature.traced() for name, signature in signatures.items()}
+    tf.saved_model.save(module, folder, signatures=traced)
+    used = operations(folder)
+    card["operations"], card["libraries"] = used, libraries(used)
+    card["signatures"] = {name: s.describe(traced[name]) for name, s in signatures.items()}
+    os.makedirs(os.path.join(folder, "assets.extra"), exist_ok=True)
+    with open(os.path.join(folder, CARD), "w", encoding="utf-8") as file:
+        json.dump(card, file, indent=1, ensure_ascii=False, default=str)
+    write_requests(folder, card)

@@ -32,6 +32,10 @@ class Tokenizer(tf.Module):
         self.template = template
         self.has_segments = template.has_segments if segments is None else segments
 
+    def special_id(self, token):
+        """The id of a special token of the template."""
+        return self._template_ids[token]
+
     def tokenize(self, texts):
         """Strings to ids, without special tokens around them.
 

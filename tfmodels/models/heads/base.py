@@ -18,6 +18,8 @@ _POOLINGS = {"first": FirstToken, "last": LastToken, "mean": MeanToken}
 class HeadModel(TransformerModel):
     """Base of the task heads.
 
+    A subclass says in `answers` what kind of answer an export of it gives; None: none.
+
     A subclass makes its own layers in `make_layers` and its forward pass in `forward`; both serve the
     graph that `__init__` makes. The backbone's variables are shared, not copied.
 
@@ -28,6 +30,8 @@ class HeadModel(TransformerModel):
             config gives the backbone its policy.
         **kwargs: `name`, `trainable` of the Keras model.
     """
+
+    answers = None
 
     def __init__(self, backbone, config=None, dtype=None, **kwargs):
         self.backbone = backbone

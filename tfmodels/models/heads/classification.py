@@ -106,6 +106,7 @@ class SequenceClassifier(_PooledHead):
     """
 
     config_class = SequenceClassifierConfig
+    answers = "labels"
 
     def make_layers(self, dtype):
         super().make_layers(dtype)
@@ -189,6 +190,7 @@ class MultipleChoiceModel(_PooledHead):
     """
 
     config_class = MultipleChoiceModelConfig
+    answers = "choice"
 
     def make_layers(self, dtype):
         super().make_layers(dtype)
@@ -263,6 +265,7 @@ class TokenClassifier(HeadModel):
     """
 
     config_class = TokenClassifierConfig
+    answers = "entities"
     task_metrics = {"accuracy": keras.metrics.Mean}
 
     def make_layers(self, dtype):

@@ -62,6 +62,7 @@ class MaskedLanguageModel(HeadModel):
     """
 
     config_class = MaskedLanguageModelConfig
+    answers = "words"
 
     def complete_config(self, config):
         if config.activation is None:
@@ -156,6 +157,7 @@ class NextSentencePredictor(HeadModel):
     """
 
     config_class = NextSentencePredictorConfig
+    answers = "follows"
     task_metrics = {"accuracy": keras.metrics.Mean}
 
     def make_layers(self, dtype):
@@ -215,6 +217,7 @@ class PreTrainingModel(MaskedLanguageModel):
     """
 
     config_class = PreTrainingModelConfig
+    answers = None
     task_losses = {"token_loss": 1.0, "next_sentence_loss": 1.0}
     task_metrics = {
         "token_accuracy": keras.metrics.Mean,

@@ -62,6 +62,7 @@ class SentenceEmbedder(HeadModel):
     """
 
     config_class = SentenceEmbedderConfig
+    answers = "vectors"
     task_metrics = {"accuracy": keras.metrics.Mean}
     batch_is_one = True
 

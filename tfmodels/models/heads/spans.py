@@ -61,6 +61,7 @@ class QuestionAnsweringModel(HeadModel):
     """
 
     config_class = QuestionAnsweringModelConfig
+    answers = "spans"
     task_losses = {"start_loss": 0.5, "end_loss": 0.5}
     task_metrics = {"exact_match": keras.metrics.Mean}
 

@@ -1,0 +1,153 @@
+"""Exports of models with a head, against the model called by hand."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfmodels
+from tests.reference.transformer import softmax
+from tests.reference.weights import randomise
+from tfmodels.models import (
+    QuestionAnsweringModel,
+    SentenceEmbedder,
+    SequenceClassifier,
+    SequenceClassifierConfig,
+    TokenClassifier,
+    TokenClassifierConfig,
+    bert,
+)
+
+SMALL = dict(num_layers=1, num_heads=3, hidden_dim=12, intermediate_dim=11, max_sequence_length=24)
+TEXTS = ["Ann went to Rome.", "", "ünï (don't)  stop", b"bad \xff\xc3 bytes", "a long text " * 20]
+
+
+@pytest.fixture(scope="module")
+def wordpiece():
+    words = ["Ann went to Rome, and Bob to Paris; did they stop?", "a long text: unions", "bad bytes"]
+    return tfmodels.tokenizers.WordPieceTokenizer.train(words, vocabulary_size=70)
+
+
+def exported(model, tokenizer, path, **options):
+    randomise(model, seed=3, scale=0.4)
+    folder = tfmodels.export(model, tokenizer, path, **options)
+    card = json.loads((pathlib.Path(folder) / "assets.extra" / "tfmodels.json").read_text())
+    loaded = tf.saved_model.load(folder)
+    return card, {name: loaded.signatures[name] for name in card["signatures"]}
+
+
+def small_bert(tokenizer):
+    return bert("tiny", vocabulary_size=tokenizer.vocabulary_size, **SMALL)
+
+
+def rows_are_as_alone(signature, **texts):
+    """The answers of a batch, each row compared with that row alone."""
+    whole = signature(**{name: tf.constant(each) for name, each in texts.items()})
+    whole = {name: value.numpy() for name, value in whole.items()}
+    for i in range(len(next(iter(texts.values())))):
+        alone = signature(**{name: tf.constant(each[i : i + 1]) for name, each in texts.items()})
+        for name, value in alone.items():
+            row = whole[name][(i, *(slice(n) for n in value.shape[1:]))]
+            if value.dtype.is_floating:
+                np.testing.assert_allclose(row, value[0], atol=1e-5)  # float32, one layer
+            else:
+                assert np.array_equal(row, value[0].numpy()), name
+    return whole
+
+
+def test_labels(wordpiece, tmp_path):
+    config = SequenceClassifierConfig(labels=("no", "yes", "perhaps"))
+    model = SequenceClassifier(small_bert(wordpiece), config)
+    card, signatures = exported(model, wordpiece, tmp_path, license="Apache-2.0")
+    assert card["libraries"] == [] and card["license"] == "Apache-2.0"
+    assert card["head"]["labels"] == ["no", "yes", "perhaps"]
+    answers = rows_are_as_alone(signatures["serving_default"], text=TEXTS)
+    expected = softmax(model(wordpiece.encode(TEXTS, max_length=24)).numpy())
+    np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-5)
+    names = np.array([b"no", b"yes", b"perhaps"])
+    assert answers["label"].tolist() == names[expected.argmax(1)].tolist()
+    assert answers["truncated"].tolist() == [False, False, False, False, True]
+    pairs = signatures["pair"](text=tf.constant(TEXTS), pair=tf.constant(TEXTS[::-1]))
+    inputs = wordpiece.encode(TEXTS, TEXTS[::-1], max_length=24)
+    np.testing.assert_allclose(pairs["probabilities"], softmax(model(inputs).numpy()), atol=1e-5)
+    lengths = tf.reduce_sum(wordpiece.encode(TEXTS, TEXTS[::-1])["padding_mask"], 1)
+    assert pairs["truncated"].numpy().tolist() == (lengths > 24).numpy().tolist()
+
+
+def test_spans(wordpiece, tmp_path):
+    """Against tfmodels.data's own way from scores to text."""
+    model = QuestionAnsweringModel(small_bert(wordpiece))
+    _, signatures = exported(model, wordpiece, tmp_path)
+    questions = ["Who went?", "Did they stop?", "Which?", "Where?", ""]
+    answers = rows_are_as_alone(signatures["serving_default"], question=questions, context=TEXTS)
+    assert answers["answer"][1] == b"" and answers["probability"][1] == 0
+    assert answers["truncated"].tolist() == [False, False, False, False, True]
+    contexts = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in TEXTS]
+    short = [0, 2, 3]
+    records = [{"question": questions[i], "context": contexts[i]} for i in short]
+    examples = tfmodels.data.question_answering(records, wordpiece, max_length=24, stride=2)
+    scores = {"start_logits": [], "end_logits": []}
+    for inputs, _, _ in examples:
+        for name, value in model({name: value[None] for name, value in inputs.items()}).items():
+            scores[name].append(value[0].numpy())
+    expected = examples.answers(**scores)
+    for i, answer in zip(short, expected, strict=True):
+        assert answers["answer"][i].decode() == answer
+        assert contexts[i][answers["start"][i] : answers["end"][i]] == answer
+
+
+def test_entities(wordpiece, tmp_path):
+    labels = ("O", "B-PER", "I-PER", "I-LOC")
+    model = TokenClassifier(small_bert(wordpiece), TokenClassifierConfig(labels=labels))
+    _, signatures = exported(model, wordpiece, tmp_path)
+    answers = rows_are_as_alone(signatures["serving_default"], text=TEXTS)
+    assert answers["counts"].sum() > 3 and answers["truncated"].tolist() == [False] * 4 + [True]
+    for row, text in enumerate(TEXTS[:3]):
+        words = text.split()
+        if not words:
+            assert answers["counts"][row] == 0
+            continue
+        examples = tfmodels.data.token_classification([words], [["O"] * len(words)], wordpiece, labels)
+        ((x, _, first),) = examples
+        tags = np.argmax(model({n: v[None] for n, v in x.items()})[0], -1)[np.flatnonzero(first)]
+        found, before, at = [], "", 0
+        for word, tag in zip(words, tags, strict=True):
+            at = text.index(word, at)
+            prefix, _, kind = labels[tag].rpartition("-")
+            if kind != "O" and kind == before and prefix != "B":
+                found[-1] = (found[-1][0], found[-1][1], at + len(word))
+            elif kind != "O":
+                found.append((kind, at, at + len(word)))
+            before, at = kind, at + len(word)
+        count = answers["counts"][row]
+        assert [
+            (label.decode(), begin, end)
+            for label, begin, end in zip(
+                *(answers[name][row][:count].tolist() for name in ("labels", "starts", "ends")), strict=True
+            )
+        ] == found
+        texts = [text[begin:end].encode() for _, begin, end in found]
+        assert answers["entities"][row][:count].tolist() == texts
+
+
+def test_vectors(wordpiece, tmp_path):
+    model = SentenceEmbedder(small_bert(wordpiece))
+    _, signatures = exported(model, wordpiece, tmp_path, max_length=10)
+    answers = rows_are_as_alone(signatures["serving_default"], text=TEXTS)
+    np.testing.assert_allclose(answers["embedding"], model(wordpiece.encode(TEXTS, max_length=10)), atol=1e-5)
+    ids = wordpiece.encode(TEXTS, max_length=10)
+    raw = signatures["logits"](**ids)["logits"]
+    np.testing.assert_allclose(raw, answers["embedding"], atol=1e-5)
+
+
+def test_errors(wordpiece, tmp_path):
+    with pytest.raises(ValueError, match="Received: Bert. Put a head on it, such as SentenceEmbedder"):
+        tfmodels.export(small_bert(wordpiece), wordpiece, tmp_path)
+    model = SentenceEmbedder(small_bert(wordpiece))
+    with pytest.raises(ValueError, match=r"writes no text. Received: .*\['max_new_tokens'\]"):
+        tfmodels.export(model, wordpiece, tmp_path, max_new_tokens=3)
+    with pytest.raises(ValueError, match="at most the model's 24. Received: 30"):
+        tfmodels.export(model, wordpiece, tmp_path, max_length=30)
+    assert not list(tmp_path.iterdir())

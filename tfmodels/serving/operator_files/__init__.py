@@ -1,0 +1,1 @@
+"""Templates of `tfmodels.serving.operator`: $name and the like are filled in."""

@@ -1,0 +1,94 @@
+"""What a signature is made of, and the checks of what it is given."""
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+
+TEXT = tf.TensorSpec((None,), tf.string)
+IDS = tf.TensorSpec((None, None), tf.int32)
+ROW_IDS = tf.TensorSpec((None,), tf.int32)
+SCALAR = tf.TensorSpec((), tf.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """One endpoint of an export.
+
+    Attributes:
+        call: function in graph ops, of the inputs by name to a dict of outputs.
+        inputs: dict of name -> `tf.TensorSpec`.
+        about: str, what it does, in a sentence.
+        outputs: dict of name -> str, what each output is.
+        defaults: dict of input -> the value that stands for the config's own; inputs of a signature
+            cannot be left out.
+        ranges: dict of input -> str, the values that are answered.
+    """
+
+    call: Callable
+    inputs: dict
+    about: str
+    outputs: dict
+    defaults: dict = dataclasses.field(default_factory=dict)
+    ranges: dict = dataclasses.field(default_factory=dict)
+
+    def traced(self):
+        """The function of named tensors that `tf.saved_model.save` takes."""
+        specs = {name: tf.TensorSpec(s.shape, s.dtype, name=name) for name, s in self.inputs.items()}
+        function = tf.function(lambda **tensors: self.call(**tensors), autograph=False)
+        return function.get_concrete_function(**specs)
+
+    def describe(self, function):
+        """The signature as JSON: types, shapes, defaults and what they mean."""
+
+        def tensor(value):
+            return {"dtype": value.dtype.name, "shape": value.shape.as_list()}
+
+        inputs = {name: tensor(spec) for name, spec in self.inputs.items()}
+        for name, value in self.defaults.items():
+            inputs[name]["default"] = value
+        for name, rule in self.ranges.items():
+            inputs[name]["rule"] = rule
+        outputs = {
+            name: tensor(value) | {"about": self.outputs.get(name, "")}
+            for name, value in function.structured_outputs.items()
+        }
+        return {"about": self.about, "inputs": inputs, "outputs": outputs}
+
+
+def checked(tensors, *rules):
+    """The tensors, after the rules: no op on them runs before.
+
+    Args:
+        tensors: nested structure of tensors.
+        *rules: (condition, message, received): a bool tensor, all of which must be true, else the
+            request is answered with INVALID_ARGUMENT and the message.
+
+    Returns:
+        The same structure.
+    """
+    asserts = [
+        tf.debugging.Assert(tf.reduce_all(condition), [f"{message} Received:", received], summarize=8)
+        for condition, message, received in rules
+    ]
+    with tf.control_dependencies(asserts):
+        return tf.nest.map_structure(tf.identity, tensors)
+
+
+def checked_ids(inputs, model):
+    """A model's ids and masks, all of one shape and inside the vocabulary."""
+    rules = []
+    for name, (mask, field) in model.input_pairs.items():
+        if name not in inputs:
+            continue
+        ids, size = inputs[name], getattr(model.config, field)
+        rules.append(((ids >= 0) & (ids < size), f"{name} must be at least 0 and below {size}.", ids))
+        if mask in inputs:
+            same = tf.reduce_all(tf.shape(ids) == tf.shape(inputs[mask]))
+            rules.append((same, f"{name} and {mask} must have one shape.", tf.shape(inputs[mask])))
+    return checked(inputs, *rules)
+
+
+def cut(ids, room):
+    """The first `room` ids of each row, and whether there were more."""
+    return ids[:, :room], ids.row_lengths() > room
