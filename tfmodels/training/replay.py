@@ -122,9 +122,9 @@ class _Run(keras.callbacks.CallbackList):
         if self.is_finished(self.params["epochs"]):
             self._put_back()
         else:
-            self._replaying = True
             self._names = dict.fromkeys(model.get_metrics_result(), 0.0)
             self._step_functions = model.train_function, model.test_function
+            self._replaying = True
             model.train_function, model.test_function = self._skip_training, self._skip_batches
 
     def end(self):

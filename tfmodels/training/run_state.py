@@ -71,10 +71,9 @@ def describe(model, options):
         options: dict, what else belongs to the run.
     """
     configs = {"model": dict(model.get_config()), "optimizer": model.optimizer.get_config(), "fit": options}
-    for name in ("model", "optimizer"):
-        configs[name].pop("name", None)
     plain = json.loads(json.dumps(keras.saving.serialize_keras_object(configs), default=str))
-    return dict(_flatten(plain, ""))
+    # Keras numbers names as a process makes objects.
+    return {path: value for path, value in _flatten(plain, "") if path.rpartition(".")[2] != "name"}
 
 
 def _flatten(value, path):
