@@ -9,7 +9,7 @@ import pytest
 import tfmodels
 
 GOLDEN = pathlib.Path(__file__).parent / "public_names.txt"
-MODULES = ("data", "datasets", "layers", "models", "tokenizers", "training")
+MODULES = ("data", "datasets", "evaluation", "layers", "models", "tokenizers", "training")
 
 
 def public_names():

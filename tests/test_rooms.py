@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "tokenizers": set(),
     "datasets": set(),
     "data": set(),
+    "evaluation": set(),
     "generation": set(),
     "pretrained": {"models", "tokenizers"},
     "serving": {"generation"},

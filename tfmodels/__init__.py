@@ -13,6 +13,7 @@ from tfmodels._version import __version__
 _PUBLIC = {
     "data": None,
     "datasets": None,
+    "evaluation": None,
     "layers": None,
     "models": None,
     "tokenizers": None,

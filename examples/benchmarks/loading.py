@@ -1,10 +1,11 @@
 """Seconds to load a checkpoint, each in a fresh process, imports not counted.
 
-python examples/benchmarks/loading.py FOLDER [--peer-python PYTHON] [--runs 5]
+python examples/benchmarks/loading.py FOLDER [--transformers PYTHON] [--kerashub PYTHON] [--runs 5]
 
-FOLDER holds a causal language model that transformers names. The peer's Python has transformers and
-torch. Prints the versions, the median of the runs after one warm-up, the peak memory above that of the
-imports, in weights, and the ratio of the medians.
+FOLDER holds a causal language model that transformers names. Each peer's Python has its packages.
+KerasHub reads the backbone alone: its language model asks for a tokenizer too. Prints the versions, the
+median of the runs after one warm-up, the peak memory above that of the imports, in weights, and the
+ratios of the medians.
 """
 
 import argparse
@@ -30,11 +31,18 @@ OURS = _MEASURE.format(
     load="tfmodels.from_pretrained(sys.argv[1], dtype=sys.argv[2])",
     versions='f"keras {keras.__version__}, tensorflow {tensorflow.__version__}"',
 )
-PEER = _MEASURE.format(
-    imports="import torch, transformers\nfrom transformers import AutoModelForCausalLM",
-    load="AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=getattr(torch, sys.argv[2]))",
-    versions='f"torch {torch.__version__}, transformers {transformers.__version__}"',
-)
+PEERS = {
+    "transformers": _MEASURE.format(
+        imports="import torch, transformers\nfrom transformers import AutoModelForCausalLM",
+        load="AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=getattr(torch, sys.argv[2]))",
+        versions='f"torch {torch.__version__}, transformers {transformers.__version__}"',
+    ),
+    "kerashub": _MEASURE.format(
+        imports="import os; os.environ['KERAS_BACKEND'] = 'tensorflow'\nimport keras, keras_hub",
+        load="keras_hub.models.Backbone.from_preset(sys.argv[1], dtype=sys.argv[2])",
+        versions='f"keras {keras.__version__}, keras_hub {keras_hub.__version__}"',
+    ),
+}
 
 
 def measure(python, script, folder, dtype):
@@ -47,7 +55,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--peer-python", help="a Python that has transformers and torch")
+    for name in PEERS:
+        parser.add_argument(f"--{name}", metavar="PYTHON", help=f"a Python that has {name}")
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
     files = [entry for entry in os.scandir(options.folder) if entry.name.endswith(".safetensors")]
@@ -56,8 +65,7 @@ def main():
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {stored / 1e6:.0f} MB stored"
     )
     programs = {"tfmodels": (sys.executable, OURS)}
-    if options.peer_python:
-        programs["transformers"] = (options.peer_python, PEER)
+    programs |= {name: (vars(options)[name], script) for name, script in PEERS.items() if vars(options)[name]}
     runs = {name: [] for name in programs}
     for _ in range(options.runs + 1):  # in turns, so that a busy machine slows all alike
         for name, (python, script) in programs.items():
@@ -70,8 +78,8 @@ def main():
             f"{name} ({measured[0]['versions']}), {options.dtype}: median of {options.runs} "
             f"{medians[name]:.2f} s, peak memory {memory:.2f} of the stored weights"
         )
-    if len(medians) > 1:
-        print(f"ratio {medians['tfmodels'] / medians['transformers']:.2f}")
+    for name in [name for name in medians if name != "tfmodels"]:
+        print(f"tfmodels / {name}: {medians['tfmodels'] / medians[name]:.2f}")
 
 
 if __name__ == "__main__":

@@ -51,8 +51,24 @@ def config(tmp_path, bible):
 def test_train_generate_export(config, tmp_path, capsys):
     assert main(["train", str(config()), "--epochs", "2", "--optimizer", "muon"]) == 0
     run = tmp_path / "run"
-    assert {"config.yaml", "logs", "model.keras", "tokenizer.model"} == {p.name for p in run.iterdir()}
+    names = {"checkpoints", "config.yaml", "epochs.csv", "logs", "model.keras", "run.json", "tokenizer.model"}
+    assert {p.name for p in run.iterdir()} == names
     assert yaml.safe_load((run / "config.yaml").read_text())["epochs"] == 2
+    record = json.loads((run / "run.json").read_text())
+    assert record["versions"]["tfmodels"] == tfmodels.__version__ and record["seed"] == 0
+    # The same command on a finished run changes nothing; another config is no run of this folder.
+    before = (run / "model.keras").read_bytes()
+    assert main(["train", str(config()), "--epochs", "2", "--optimizer", "muon"]) == 0
+    assert (run / "model.keras").read_bytes() == before
+    assert len(json.loads((run / "run.json").read_text())["starts"]) == 2
+    assert "epochs, optimizer differ" in fails(capsys, "train", config())
+    valid = str(tmp_path / "short.tsv")
+    (tmp_path / "short.tsv").write_text("Jesus wept.\tY lloró Jesús.\nGod\tDios\n")
+    metrics = ["bleu", "f1", "perplexity", "bits_per_byte"]
+    arguments = ["--run", str(run), "--metrics", json.dumps(metrics), "--max_new_tokens", "3"]
+    assert main(["evaluate", valid, *arguments, "--output", str(tmp_path / "scores.json")]) == 0
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert list(scores) == metrics and scores["perplexity"]["value"] > 1
     capsys.readouterr()
     assert main(["generate", str(run), "Jesus wept.", "God", "--max_new_tokens=5"]) == 0
     printed = capsys.readouterr().out.splitlines()
@@ -98,6 +114,18 @@ def test_train_generation_task(config, tmp_path):
         ({"epoch": 3}, "epoch"),
         ({"epochs": "many"}, "epochs"),
         ({"epochs": 0}, "epochs must be at least 1. Received: 0"),
+        ({"workers": ["here"]}, "each worker once as host:port. Received: 'here'"),
+        ({"workers": ["a:1", "a:1"]}, "each worker once"),
+        ({"workers": ["a:1", "b:2"]}, "One of workers must be this host"),
+        ({"workers": ["a:1", "b:2"], "worker_index": 2}, "Received: 2 for 2 workers"),
+        ({"workers": ["a:1", "b:2"], "strategy": "none"}, "workers needs strategy auto or multi_worker"),
+        ({"micro_batches": 0}, "micro_batches must be at least 1. Received: 0"),
+        ({"checkpoint_steps": 0}, "checkpoint_steps must be at least 1. Received: 0"),
+        ({"average_decay": 1.0}, "average_decay must be at least 0 and below 1. Received: 1.0"),
+        (
+            {"schedule": "warmup_stable_decay", "decay_steps": 10**6, "epochs": 1},
+            "decay_steps=1000000",
+        ),
         ({"max_length": 500}, "max_length=500, max_sequence_length=128"),
         ({"max_length": 1}, "at least one example. Received: none. 200 were too long"),
         ({"train": "/nowhere.tsv"}, "'/nowhere.tsv'"),
@@ -144,16 +172,27 @@ def test_too_little_disk(config, capsys, monkeypatch):
         (["generate", "/nowhere", "--file", "/nowhere.txt"], "/nowhere.txt"),
         (["generate", "/nowhere", "text", "--file", "/nowhere.txt"], "not both"),
         (["export", "/nowhere", "/proc/x"], "'/proc/x'"),
+        (["evaluate", "/nowhere", "--answers", "x"], "/nowhere"),
+        (["evaluate", __file__], "Give one of answers and run. Received: None, None"),
+        (["evaluate", __file__, "--answers", __file__, "--metrics", "[rouge]"], "Received: 'rouge'"),
+        (["evaluate", __file__, "--answers", __file__, "--metrics", "[perplexity]"], "needs a model"),
+        (["evaluate", __file__, "--answers", __file__, "--resamples", "0"], "resamples must be at least 1"),
+        (["evaluate", __file__, "--answers", __file__, "--output", "/no/x"], "'/no/x'"),
+        (["evaluate", __file__, "--run", "/nowhere", "--metrics", "[f1]"], "line without a tab"),
+        (["evaluate", __file__, "--run", "/nowhere"], "no model.keras in '/nowhere'"),
     ],
 )
 def test_bad_arguments(capsys, arguments, message):
     assert message in fails(capsys, *arguments)
 
 
-@pytest.mark.parametrize("command", ["", "demo", "train", "generate", "export", "check", "serve", "models"])
+@pytest.mark.parametrize(
+    "command", ["", "demo", "train", "generate", "evaluate", "export", "check", "serve", "models"]
+)
 def test_help_names_every_option(capsys, command):
     import dataclasses
 
+    from tfmodels.cli.evaluate import EvaluateConfig
     from tfmodels.cli.train import TrainConfig
 
     with pytest.raises(SystemExit) as stopped:
@@ -170,6 +209,7 @@ def test_help_names_every_option(capsys, command):
             "demo": {"task", "minutes", "output", "strategy"},
             "train": {"config", "print_config"} | {f.name for f in dataclasses.fields(TrainConfig)},
             "generate": generation | {"file", "batch_size"},
+            "evaluate": generation | {f.name for f in dataclasses.fields(EvaluateConfig)},
             "export": generation | {"quantize", "jit_compile", "max_length", "license", "serving"},
             "check": {"seconds"},
             "serve": {"name", "host", "rest_port", "grpc_port", "max_batch_size"},

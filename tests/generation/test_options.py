@@ -246,7 +246,7 @@ def test_stop(decoder):  # noqa: F811
         (dict(method="sample", temperature=-1.0), "temperature must be above 0"),
         (dict(top_p=0.5), 'top_p is an option of method="sample". Received: top_p=0.5, method=.greedy'),
         (dict(method="beam", temperature=0.5), "temperature is an option of method"),
-        (dict(num_return_sequences=2), "1 with method='greedy'. Received: 2"),
+        (dict(num_return_sequences=2), "'contrastive'. Received: 2"),
         (dict(method="beam", num_beams=2, num_return_sequences=3), "at most num_beams.*Received: 3"),
         (dict(min_new_tokens=65), "min_new_tokens must be from 0 to max_new_tokens. Received: 65"),
         (dict(bad_words=("word",)), "bad_words must be a tuple of tuples of ids. Received: .'word'"),
@@ -272,3 +272,22 @@ def test_prompts_of_many_lengths_compile_once_a_kind(decoder):  # noqa: F811
         if i == 0:
             first = len(traced)
     assert 0 < len(traced) == first and len(vars(model)["_generate_functions"]) == 1
+
+
+def test_a_prefix_is_shared(decoder):  # noqa: F811
+    """The texts of prefix and prompt together; the prefix is computed for one row."""
+    widths = []
+    model = decoder.__class__.from_config(decoder.get_config())
+    model.set_weights(decoder.get_weights())
+    step = model.decode_step
+    model.decode_step = lambda ids, *args, **kw: (widths.append(ids.shape[0]), step(ids, *args, **kw))[1]
+    whole = padded([[4, 9, *prompt] for prompt in PROMPTS])
+    for options in (dict(), dict(method="sample", seed=3, num_return_sequences=2)):
+        expected = generate(decoder, whole, Ids, max_new_tokens=3, **options)
+        found = generate(model, padded(PROMPTS), Ids, prefix=[4, 9], max_new_tokens=3, **options)
+        np.testing.assert_array_equal(found.token_ids, expected.token_ids)
+    assert widths[0] == 1
+    with pytest.raises(ValueError, match="below the vocabulary size 13, not empty. Received: .13."):
+        generate(decoder, whole, prefix=[13])
+    with pytest.raises(ValueError, match="max_sequence_length=9 tokens. Received: prompt 2 of 10"):
+        generate(decoder, padded(PROMPTS), prefix=[1] * 5)

@@ -2,8 +2,8 @@
 
     python -m tests.training.equality OUT STRATEGY DEVICES CASE[,CASE...]
 
-A case is OPTIMIZER-ROWS-MICRO_BATCHES, such as adamw-packed-2. A process of its own each time, since a
-process makes its devices once and cannot go on after a failed step of several workers.
+A case is OPTIMIZER-ROWS-MICRO_BATCHES, such as adamw-packed-2, or with -DTYPE. A process of its own each
+time, since a process makes its devices once and cannot go on after a failed step of several workers.
 """
 
 import os
@@ -75,9 +75,9 @@ def main(out, strategy, devices, cases):
     strategy = make_strategy(strategy, timeout_seconds=120)
     results = {}
     for case in cases.split(","):
-        optimizer, kind, micro_batches = case.split("-")
-        for name, value in train(strategy, optimizer, kind, int(micro_batches)).items():
-            results[f"{optimizer}-{kind}/{micro_batches}/{name}"] = value
+        optimizer, kind, micro_batches, *dtype = case.split("-")
+        for name, value in train(strategy, optimizer, kind, int(micro_batches), *dtype).items():
+            results[f"{'-'.join([optimizer, kind, *dtype])}/{micro_batches}/{name}"] = value
     np.savez(out, **results)
 
 

@@ -42,20 +42,21 @@ def results(tmp_path_factory):
     """Results of one device, of Mirrored, and of each of two workers."""
     folder = tmp_path_factory.mktemp("equality")
     runs = {
-        "one": start(folder / "one", "none", 1, "adamw-packed-1,sgd-padded-1,sgd-padded-4"),
-        "mirrored": start(folder / "mirrored", "mirrored", 4, "adamw-packed-2"),
+        "one": start(folder / "one", "none", 1, "adamw-packed-1,sgd-padded-1"),
+        "mirrored": start(folder / "mirrored", "mirrored", 4, "sgd-padded-2"),
     }
     ports = free_ports(2)
     for i in range(2):
-        cases = "adamw-packed-1,sgd-padded-2"
-        runs[f"worker_{i}"] = start(folder / f"worker_{i}", "multi_worker", 1, cases, tf_config(ports, i))
+        environment = tf_config(ports, i)
+        out = folder / f"worker_{i}"
+        runs[f"worker_{i}"] = start(out, "multi_worker", 1, "adamw-packed-2", environment)
     for name, process in runs.items():
         assert process.wait(timeout=600) == 0, name
     return {name: dict(np.load(folder / f"{name}.npz")) for name in runs}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", ["one", "mirrored", "worker_0", "worker_1"])
+@pytest.mark.parametrize("run", ["mirrored", "worker_0", "worker_1"])
 def test_every_layout_gives_the_same_weights_and_metrics(results, run):
     compared = 0
     for key, value in results[run].items():
@@ -65,8 +66,6 @@ def test_every_layout_gives_the_same_weights_and_metrics(results, run):
         # float32, five steps, sums in another order
         np.testing.assert_allclose(value, expected, atol=1e-5, rtol=1e-5, err_msg=key)
     assert compared >= 1
-    losses = results["one"]["adamw-packed/1/loss"], results["one"]["sgd-padded/1/val_loss"]
-    assert losses[0] != losses[1]
 
 
 def test_names():

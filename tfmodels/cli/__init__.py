@@ -1,5 +1,6 @@
 """The command line: parse, call the public API, print."""
 
+import dataclasses
 import os
 import sys
 from typing import Literal, NoReturn
@@ -10,6 +11,10 @@ from tfmodels._version import __version__
 
 # What a person's input can cause: told in one line. Anything else is our fault and shows where.
 _USER_ERRORS = (ValueError, OSError, ImportError)
+
+
+# Options whose name may be left out: tfmodels train config.yaml
+_FIRST = {"train": "--config", "evaluate": "--references"}
 
 
 class _UsageError(Exception):
@@ -26,8 +31,8 @@ def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         command = arguments[0] if arguments and arguments[0] in _COMMANDS else None
-        if command == "train" and len(arguments) > 1 and not arguments[1].startswith("-"):
-            arguments.insert(1, "--config")  # tfmodels train config.yaml
+        if command in _FIRST and len(arguments) > 1 and not arguments[1].startswith("-"):
+            arguments.insert(1, _FIRST[command])
         options = _parser(command).parse_args(arguments)
         _load_tensorflow_quietly()
         _COMMANDS[options.subcommand].run(options[options.subcommand])
@@ -163,6 +168,28 @@ class _Generate:
         print_texts(model, prompts, tokenizer, config, options.batch_size)
 
 
+class _Evaluate:
+    """score answers, or a trained model, on a file of references"""
+
+    @staticmethod
+    def add_options(parser):
+        _load_tensorflow_quietly()
+        from tfmodels.cli.evaluate import EvaluateConfig
+        from tfmodels.generation import GenerationConfig
+
+        parser.add_class_arguments(EvaluateConfig, fail_untyped=False)
+        shared = {field.name for field in dataclasses.fields(EvaluateConfig)}
+        parser.add_class_arguments(GenerationConfig, skip=shared)
+
+    @staticmethod
+    def run(options):
+        from tfmodels.cli.evaluate import EvaluateConfig, evaluate, print_estimates
+
+        fields = [field.name for field in dataclasses.fields(EvaluateConfig)]
+        config = EvaluateConfig(**{name: options[name] for name in fields})
+        print_estimates(evaluate(config, _generation_config(options)), config.output)
+
+
 class _Export:
     """write a trained model as a SavedModel that takes strings and returns strings"""
 
@@ -276,6 +303,7 @@ _COMMANDS = {
     "demo": _Demo,
     "train": _Train,
     "generate": _Generate,
+    "evaluate": _Evaluate,
     "export": _Export,
     "check": _Check,
     "serve": _Serve,
@@ -296,8 +324,6 @@ def _print_quality(folder):
 
 
 def _generation_config(options):
-    import dataclasses
-
     from tfmodels.generation import GenerationConfig
 
     names = [field.name for field in dataclasses.fields(GenerationConfig)]

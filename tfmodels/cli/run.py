@@ -1,4 +1,4 @@
-"""A run folder: config.yaml, tokenizer.model, model.keras, logs/."""
+"""A run folder: config.yaml, run.json, tokenizer.model, model.keras, checkpoints/, logs/."""
 
 import os
 import shutil
@@ -27,10 +27,11 @@ def check_writable(path, needed_bytes=0):
         )
 
 
-def needed_bytes(model):
-    """What a run writes at most: a checkpoint with two optimizer slots, twice while it is replaced,
-    an export, and logs."""
-    return 4 * model.count_params() * (2 * 3 + 1) + 20_000_000
+def needed_bytes(model, checkpoints=0):
+    """What a run writes at most: the model with two optimizer slots, twice while it is replaced, an
+    export, logs, and checkpoints, one more while one is replaced."""
+    copies = 2 * 3 + 1 + 3 * (checkpoints + 1 if checkpoints else 0)
+    return 4 * model.count_params() * copies + 20_000_000
 
 
 def save_model(model, path):

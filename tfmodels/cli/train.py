@@ -10,7 +10,8 @@ class TrainConfig:
     """A training run.
 
     Attributes:
-        output: the run folder: config, tokenizer, best model, TensorBoard logs.
+        output: the run folder: config, versions, tokenizer, checkpoints, best model, logs. The same command
+            goes on with a run that was killed there.
         task: translation trains an encoder-decoder on pairs, generation a GPT-2 on running text.
         train: a file, TSV of source and target or text with one paragraph a line, or the name of a
             packaged corpus: mt_enes_bible, lm_novels.
@@ -25,11 +26,20 @@ class TrainConfig:
         patience: epochs without a better validation loss after which training stops.
         optimizer: adamw, or muon for the kernels (AdamW for the rest).
         learning_rate: the highest rate.
-        schedule: after linear warm-up, decay by inverse_square_root or by cosine.
+        schedule: after linear warm-up, decay by inverse_square_root, cosine, linear, or
+            warmup_stable_decay, which stays at the highest rate up to decay_steps before the end.
         warmup_steps: steps of linear warm-up.
+        decay_steps: steps of the decay of warmup_stable_decay; left out, a fifth of all.
+        average_decay: validate and save an exponential moving average of the weights, such as 0.999.
+        checkpoint_steps: steps from one checkpoint to the next, from which a killed run goes on.
+        keep_checkpoints: how many of them to keep.
         weight_decay: decoupled weight decay.
         precision: mixed_bfloat16, mixed_float16 or float32.
-        strategy: auto takes all GPUs where there are several; none; mirrored.
+        micro_batches: parts that a batch is cut into to save memory; the result is the same.
+        strategy: auto takes the workers that TF_CONFIG or workers name, else all GPUs where there are
+            several; none; mirrored; multi_worker.
+        workers: host:port of each worker. Start the same command on each, with an output that all see.
+        worker_index: which of them this process is, from 0; left out, the one that is named as this host.
         seed: of weights, dropout and shuffling.
     """
 
@@ -47,19 +57,29 @@ class TrainConfig:
     patience: int = 3
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
-    schedule: Literal["inverse_square_root", "cosine"] = "cosine"
+    schedule: Literal["inverse_square_root", "cosine", "linear", "warmup_stable_decay"] = "cosine"
     warmup_steps: int = 100
+    decay_steps: int | None = None
+    average_decay: float | None = None
+    checkpoint_steps: int = 500
+    keep_checkpoints: int = 2
     weight_decay: float = 0.01
     precision: Literal["mixed_bfloat16", "mixed_float16", "float32"] = "mixed_bfloat16"
-    strategy: Literal["auto", "none", "mirrored"] = "auto"
+    micro_batches: int = 1
+    strategy: Literal["auto", "none", "mirrored", "multi_worker"] = "auto"
+    workers: list[str] | None = None
+    worker_index: int | None = None
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("vocabulary_size", "max_length", "tokens_per_batch", "epochs", "warmup_steps"):
-            if getattr(self, name) < 1:
+        whole = ("vocabulary_size", "max_length", "tokens_per_batch", "epochs", "warmup_steps", "decay_steps")
+        for name in (*whole, "micro_batches", "checkpoint_steps", "keep_checkpoints"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate must be above 0. Received: {self.learning_rate}.")
+        if self.average_decay is not None and not 0 <= self.average_decay < 1:
+            raise ValueError(f"average_decay must be at least 0 and below 1. Received: {self.average_decay}.")
         if self.max_length > self.tokens_per_batch:
             raise ValueError(
                 "tokens_per_batch must be at least max_length. Received: "
@@ -77,80 +97,76 @@ def train(config):
         str, the run folder.
     """
     import keras
-    import yaml
 
-    from tfmodels.cli.run import check_writable, needed_bytes, save_model
-    from tfmodels.training import TensorBoard, make_strategy
+    from tfmodels.cli.run import check_writable, needed_bytes
+    from tfmodels.cli.run_folder import check_same_config, start_run
+    from tfmodels.training import make_strategy
 
+    if config.workers is not None:
+        from tfmodels.cli.workers import set_workers
+
+        set_workers(config.workers, config.worker_index, config.strategy)
+    strategy = make_strategy(config.strategy)
     check_writable(config.output)
+    check_same_config(config.output, dataclasses.asdict(config))
     train_texts = _read(config.task, config.train, "train")
     valid_source = config.valid or (config.train if _is_packaged(config.train) else None)
     valid_texts = None if valid_source is None else _read(config.task, valid_source, "valid")
 
     keras.utils.set_random_seed(config.seed)
-    strategy = make_strategy(config.strategy)
     keras.config.set_dtype_policy(config.precision)
     _check_model_fields(config)
     tokenizer = _tokenizer(config, train_texts)
     with strategy.scope():
         model = _model(config, tokenizer)
-    check_writable(config.output, needed_bytes(model))
+    check_writable(config.output, needed_bytes(model, config.keep_checkpoints))
 
-    examples = _examples(config, train_texts, tokenizer)
-    data = _batches(config, examples, shuffle=True)
-    steps = sum(1 for _ in data)
-    if not steps:
-        raise ValueError(
-            f"No example is as short as max_length={config.max_length} tokens. Raise max_length."
-        )
+    reader = _reader(config, _examples(config, train_texts, tokenizer), shuffle=True, repeat=True)
+    steps = reader.num_batches()
     with strategy.scope():
-        model.compile(_optimizer(config, steps * config.epochs))
-    monitor = "loss"
-    valid_data = None
+        model.compile(_optimizer(config, steps * config.epochs), micro_batches=config.micro_batches)
+    monitor, valid_data = "loss", None
     if valid_texts is not None:
-        valid_data = _batches(config, _examples(config, valid_texts, tokenizer), shuffle=False)
         monitor = "val_loss"
-        if next(iter(valid_data), None) is None:
+        examples = _examples(config, valid_texts, tokenizer)
+        if not len(examples):
             raise ValueError(
                 f"No validation example is within max_length={config.max_length} tokens. Raise max_length."
             )
+        valid_data = _reader(config, examples, shuffle=False, repeat=False).dataset()
 
-    def save():
-        """All of the run at once: one that fails before its first epoch leaves an earlier run whole."""
-        tokenizer.save(os.path.join(config.output, "tokenizer.model"))
-        with open(os.path.join(config.output, "config.yaml"), "w", encoding="utf-8") as file:
-            yaml.safe_dump(dataclasses.asdict(config), file, sort_keys=False)
-        save_model(model, os.path.join(config.output, "model.keras"))
-
-    print(f"{model.count_params():,} parameters, {steps} steps an epoch")
+    if strategy.extended.should_checkpoint:  # of several workers the first
+        start_run(config.output, dataclasses.asdict(config), tokenizer)
+        print(f"{model.count_params():,} parameters, {steps} steps an epoch")
     model.fit(
-        data.repeat(),
+        reader.dataset(),
         steps_per_epoch=steps,
         epochs=config.epochs,
         validation_data=valid_data,
         shuffle=False,
-        callbacks=[
-            _save_best(save, monitor),
-            keras.callbacks.EarlyStopping(monitor, patience=config.patience),
-            TensorBoard(os.path.join(config.output, "logs"), update_freq=20),
-        ],
+        callbacks=_callbacks(config, monitor),
     )
     return config.output
 
 
-def _save_best(save, monitor):
-    """Saves at the end of each epoch whose monitored loss is the lowest so far."""
+def _callbacks(config, monitor):
     import keras
 
-    best = float("inf")
+    from tfmodels.cli.run_folder import SaveBest
+    from tfmodels.training import AverageWeights, Resume, TensorBoard
 
-    def on_epoch_end(epoch, logs):
-        nonlocal best
-        if logs[monitor] < best:
-            best = logs[monitor]
-            save()
+    def path(name):
+        return os.path.join(config.output, name)
 
-    return keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)
+    average = None if config.average_decay is None else AverageWeights(config.average_decay)
+    return [
+        *([average] if average else []),
+        SaveBest(path("model.keras"), monitor, average),
+        keras.callbacks.EarlyStopping(monitor, patience=config.patience),
+        keras.callbacks.CSVLogger(path("epochs.csv"), append=True),
+        TensorBoard(path("logs"), update_freq=20),
+        Resume(path("checkpoints"), config.checkpoint_steps, config.keep_checkpoints),
+    ]
 
 
 def _is_packaged(name):
@@ -218,24 +234,31 @@ def _examples(config, texts, tokenizer):
     return data.causal_language_modelling(texts, tokenizer, config.max_length)
 
 
-def _batches(config, examples, shuffle):
+def _reader(config, examples, shuffle, repeat):
     from tfmodels import data
 
     if config.task == "translation":
         size = {"tokens_per_batch": config.tokens_per_batch}
     else:
         size = {"batch_size": config.tokens_per_batch // config.max_length}
-    return data.batches(examples, shuffle=shuffle, seed=config.seed, **size)
+    return data.Reader(examples, shuffle=shuffle, seed=config.seed, repeat=repeat, **size)
 
 
 def _optimizer(config, total_steps):
     import keras
 
-    from tfmodels.training import InverseSquareRoot, warmup_cosine
+    from tfmodels.training import InverseSquareRoot, WarmupStableDecay, warmup_cosine, warmup_linear
 
+    # A run of few steps warms up for half of them, and has one step at least to decay.
     warmup_steps = min(config.warmup_steps, max(1, total_steps // 2))
+    total_steps = max(total_steps, warmup_steps + 1)
     if config.schedule == "cosine":
         rate = warmup_cosine(config.learning_rate, total_steps, warmup_steps)
+    elif config.schedule == "linear":
+        rate = warmup_linear(config.learning_rate, total_steps, warmup_steps)
+    elif config.schedule == "warmup_stable_decay":
+        decay_steps = config.decay_steps or max(1, total_steps // 5)
+        rate = WarmupStableDecay(config.learning_rate, total_steps, warmup_steps, decay_steps)
     else:
         rate = InverseSquareRoot(config.learning_rate, warmup_steps)
     if config.optimizer == "muon":

@@ -121,7 +121,9 @@ class Reader:
         options.deterministic = True
         if self._shard[1] > 1:  # each worker has its own rows already
             options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+        dataset = dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+        dataset.reader = self  # by which a resumed `fit` goes on at once; other datasets are read again
+        return dataset
 
     def num_batches(self, epoch=0):
         """Batches of an epoch; by a token budget or packing, shuffled epochs may differ a little."""

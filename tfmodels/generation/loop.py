@@ -122,17 +122,35 @@ def prefill(model, inputs, prompt, lengths, max_new_tokens, spare=0):
     Returns:
         The cache; each row's room for new tokens, int32 (batch,); the last index of the cache.
     """
-    # The last new token is never fed back.
-    longest = tf.shape(prompt)[1] + max_new_tokens + spare
+    # Few sizes, since kernels are made ready for each size anew; the last new token is never fed back.
+    longest = (tf.shape(prompt)[1] + max_new_tokens + spare + 15) // 16 * 16
     limits = tf.fill(tf.shape(lengths), max_new_tokens)
     max_length = model.config.max_sequence_length
     if max_length is not None:
         longest = tf.minimum(longest, max_length)
         limits = tf.minimum(limits, max_length - lengths + 1)
+    inputs, shared = dict(inputs), 0
+    prefix_length = inputs.pop("prefix_length", None)
     cache = model.init_cache(inputs, longest)
+    if prefix_length is not None:
+        cache, shared = _share(model, inputs, cache, prompt[0, None, :prefix_length], longest), prefix_length
     if prompt.shape[1] != 1:
-        _, cache = model.decode_step(prompt[:, :-1], cache, 0)
+        _, cache = model.decode_step(prompt[:, shared:-1], cache, shared)
     return cache, limits, longest - 1
+
+
+def _share(model, inputs, cache, prefix, max_length):
+    """The cache with the prefix (1, length), which all rows begin with, computed once."""
+    empty = model.init_cache({name: value[:1] for name, value in inputs.items()}, max_length)
+    _, filled = model.decode_step(prefix, empty, 0)
+    rows = tf.shape(tf.nest.flatten(cache)[0])[0]
+    # What a step does not change belongs to a row and not to its tokens.
+    return tf.nest.map_structure(
+        lambda own, before, after: own if after is before else tf.repeat(after, rows, axis=0),
+        cache,
+        empty,
+        filled,
+    )
 
 
 def repeat(values, copies):

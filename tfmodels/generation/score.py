@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmodels.generation.config import GenerationConfig
-from tfmodels.generation.generate import check_tokenizer, special_ids
+from tfmodels.generation.prompts import check_tokenizer, special_ids
 from tfmodels.generation.protocol import compiled, is_encoder_decoder
 from tfmodels.generation.rules import token_rules
 

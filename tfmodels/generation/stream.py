@@ -3,8 +3,9 @@
 import tensorflow as tf
 
 from tfmodels.generation.config import BEAM_METHODS, Options
-from tfmodels.generation.generate import detokenize, number_specs, number_tensors, prepare, prompt_of
+from tfmodels.generation.generate import detokenize, number_specs, number_tensors, prompt_of
 from tfmodels.generation.loop import advance, begin
+from tfmodels.generation.prompts import prepare
 from tfmodels.generation.protocol import compiled, prompt_names
 
 _REPLACEMENT = "\ufffd"

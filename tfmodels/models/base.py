@@ -138,10 +138,12 @@ class TransformerModel(VocabularyModel):
         for layer in self._flatten_layers():
             if layer.quantization_mode is not None:
                 policy_map[layer.path] = layer.dtype_policy
+        # Outermost layers that are frozen, of a model that is not.
+        frozen = [] if not self.trainable else _frozen_paths(self.layers)
         dtype = policy_map if len(policy_map) else self.dtype_policy
         return {
             "name": self.name,
-            "trainable": self.trainable,
+            "trainable": {"frozen": frozen} if frozen else self.trainable,
             "dtype": keras.dtype_policies.serialize(dtype),
             "config": dataclasses.asdict(self.config),
         }
@@ -154,7 +156,24 @@ class TransformerModel(VocabularyModel):
         config["config"] = cls.config_class(**fields)
         if isinstance(config.get("dtype"), dict):
             config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
-        return cls(**config)
+        frozen = set()
+        if isinstance(config.get("trainable"), dict):
+            frozen, config["trainable"] = set(config["trainable"]["frozen"]), True
+        model = cls(**config)
+        for layer in model._flatten_layers():
+            if layer.path in frozen:
+                layer.trainable = False
+        return model
+
+
+def _frozen_paths(layers):
+    paths = []
+    for layer in layers:
+        if layer.weights and not layer.trainable:
+            paths.append(layer.path)
+        elif layer.weights:
+            paths += _frozen_paths(layer._flatten_layers(include_self=False, recursive=False))
+    return paths
 
 
 def _as_ids(value):

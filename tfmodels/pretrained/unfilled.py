@@ -17,13 +17,14 @@ def unfilled_variables():
         argument, a collection of Keras variables.
     """
     pending = []
+    graph = tf.Graph()
 
     def create(next_creator, **options):
         initial = options["initial_value"]
         # What is given as a value is there already, and whole numbers are seeds and counters.
         if not callable(initial) or not tf.as_dtype(options["dtype"]).is_floating:
             return next_creator(**options)
-        with tf.Graph().as_default():  # as a symbol, for its shape only
+        with graph.as_default():  # as a symbol, for its shape only
             shape = initial().shape
         empty = tf.raw_ops.Empty(shape=shape, dtype=tf.as_dtype(options["dtype"]))
         variable = next_creator(**options | {"initial_value": empty})

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfmodels._version import __version__
 from tfmodels.generation.config import make_generation_config
-from tfmodels.generation.generate import check_tokenizer
+from tfmodels.generation.prompts import check_tokenizer
 from tfmodels.serving.encoders import head_signatures
 from tfmodels.serving.operations import libraries, operations
 from tfmodels.serving.quantize import compare, quantized

@@ -8,7 +8,8 @@ import dataclasses
 import tensorflow as tf
 
 from tfmodels.generation.config import Options
-from tfmodels.generation.generate import detokenize, frame_prompts, generate_ids, special_ids
+from tfmodels.generation.generate import detokenize, generate_ids
+from tfmodels.generation.prompts import frame_prompts, special_ids
 from tfmodels.generation.protocol import is_encoder_decoder, prompt_names
 from tfmodels.generation.rules import token_rules
 from tfmodels.generation.score import token_log_probabilities

@@ -49,11 +49,12 @@ class TimeBudget(keras.callbacks.Callback):
         self.seconds = seconds
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
-        self._start = None
+        self._clock = None  # a function, which Resume leaves alone: another process has another clock
+        self._used = 0.0  # seconds
         self._steps = 0
 
     def on_train_batch_begin(self, batch, logs=None):
-        used = 0.0 if self._start is None else (time.monotonic() - self._start) / self.seconds
+        used = (self._clock() if self._clock else self._used) / self.seconds
         warmup = min(1.0, (self._steps + 1) / self.warmup_steps)
         # Half a cosine over time, as Loshchilov & Hutter 2017 have it over steps.
         decay = 0.5 * (1 + math.cos(math.pi * min(used, 1.0)))
@@ -61,7 +62,9 @@ class TimeBudget(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self._steps += 1
-        if self._start is None:
-            self._start = time.monotonic()
-        elif time.monotonic() - self._start >= self.seconds:
+        if self._clock is None:
+            start = time.monotonic() - self._used
+            self._clock = lambda: time.monotonic() - start
+        self._used = self._clock()
+        if self._used >= self.seconds:
             self.model.stop_training = True

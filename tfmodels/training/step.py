@@ -7,11 +7,12 @@ from tfmodels.training._keras_internals import StrategyModel, leave_out_of_weigh
 from tfmodels.training.losses import vocabulary_loss
 from tfmodels.training.metrics import Perplexity, WeightedSum
 from tfmodels.training.micro_batches import pad_rows, row_count, sum_over_parts
+from tfmodels.training.replay import ResumableFit
 from tfmodels.training.strategy import is_chief, sum_over_replicas, with_callbacks, without_writers
 from tfmodels.training.update import StepCounts, StepGuard, apply_gradients, check_row_count
 
 
-class TaskModel(StrategyModel):
+class TaskModel(ResumableFit, StrategyModel):
     """Base class of all models: `compile(optimizer)` alone trains on the model's own task loss.
 
     A subclass says how targets are scored, in `task_loss`, and names its losses and metrics. An
@@ -101,6 +102,13 @@ class TaskModel(StrategyModel):
         if not is_chief(self.distribute_strategy):
             verbose, callbacks = 0, without_writers(callbacks)
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+
+    def run_variables(self):
+        """The counts too belong to a checkpoint."""
+        if self._task_metrics is None:
+            return super().run_variables()
+        counts = {f"counts/{name}": variable for name, variable in vars(self._counts).items()}
+        return super().run_variables() | counts
 
     def task_loss(self, x, y, sample_weight, training):
         """Scores targets: sums over them times their weights, and the sums of the weights.

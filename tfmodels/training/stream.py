@@ -75,6 +75,17 @@ class StreamTraining:
             for memory in self._streams.values():
                 memory.reset()
 
+    def run_variables(self):
+        """The memory too belongs to a checkpoint in the middle of an epoch."""
+        if not self._is_stateful():
+            return super().run_variables()
+        memory = self._streams[True]
+        return super().run_variables() | {
+            "memory/hidden": memory.hidden,
+            "memory/mask": memory.mask,
+            "memory/rows": memory.rows,
+        }
+
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
         """As `keras.Model.fit`; with `stateful=True` each epoch begins with an empty memory."""
         if not self._is_stateful():

@@ -1,0 +1,215 @@
+"""What `generate` is given, checked and made into the model's inputs."""
+
+import numpy as np
+import tensorflow as tf
+
+from tfmodels.generation.config import make_generation_config
+from tfmodels.generation.protocol import is_encoder_decoder, prompt_names
+from tfmodels.generation.rules import token_rules
+from tfmodels.generation.speculative import PROMPT_LOOKUP
+
+
+def prepare(model, prompts, tokenizer, config, options, prefix=None):
+    """The checked config, the model's inputs and the rules of a call of `generate`.
+
+    With a prefix the inputs have its `prefix_length` too, and each row begins with it.
+    """
+    config = make_generation_config(config, options)
+    if tokenizer is not None:
+        check_tokenizer(model, tokenizer)
+    if isinstance(prompts, dict):
+        inputs = _right_padded(model, prompts)
+    else:
+        if tokenizer is None:
+            raise ValueError("Prompts of text need a tokenizer. Received: tokenizer=None.")
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not prompts:
+            raise ValueError("There must be at least one prompt. Received: none.")
+        inputs = encode_prompts(model, tokenizer, prompts)
+    if prefix is not None:
+        inputs = _with_prefix(model, inputs, tokenizer, prefix)
+    max_length = model.config.max_sequence_length
+    names = prompt_names(model)
+    _check_lengths(inputs[names[1]], max_length)
+    width = _rounded(inputs[names[0]].shape[1], max_length)
+    for name in names:
+        inputs[name] = tf.pad(inputs[name], ((0, 0), (0, width - inputs[name].shape[1])))
+    _check_token_options(model, tokenizer, config)
+    rules = token_rules(model, tokenizer, config)
+    return config, inputs, rules
+
+
+def check_tokenizer(model, tokenizer):
+    """Raises ValueError where a tokenizer has ids that the model lacks."""
+    for _, field in model.input_pairs.values():
+        size = getattr(model.config, field)
+        if tokenizer.vocabulary_size > size:
+            raise ValueError(
+                f"The tokenizer's vocabulary must not be larger than the model's. Received: "
+                f"tokenizer.vocabulary_size={tokenizer.vocabulary_size}, {field}={size}. "
+                "Use the tokenizer that the model was trained with."
+            )
+
+
+def encode_prompts(model, tokenizer, texts, max_length=None):
+    """Texts to the model's inputs, in graph ops.
+
+    An encoder's text has the special tokens of the tokenizer's template around it, and an end in any
+    case. A decoder's has those that stand before; with none of them an empty prompt becomes the end
+    token, which stands before every text that such a model was trained on.
+
+    Args:
+        model: keeps the protocol of `GenerativeModel`.
+        tokenizer: has `tokenize` and `end_id`; may have a `template` and `encode`.
+        texts: strings, (batch,).
+        max_length: int; cuts longer prompts, an encoder's at the end and a decoder's at the
+            beginning; None: cuts nothing.
+
+    Returns:
+        Dict of ids and mask, int32 (batch, length).
+    """
+    return frame_prompts(model, tokenizer, tokenizer.tokenize(texts), max_length)
+
+
+def frame_prompts(model, tokenizer, ids, max_length=None):
+    """Token ids of prompts, int32 ragged (batch, length), to the model's inputs: see `encode_prompts`."""
+    before, after = special_ids(tokenizer)
+    if is_encoder_decoder(model):
+        if not after or after[-1] != tokenizer.end_id:
+            after = [*after, tokenizer.end_id]
+        if max_length is not None:
+            ids = ids[:, : max_length - len(before) - len(after)]
+        ids = tf.concat([_column(ids, before), ids, _column(ids, after)], axis=1)
+    else:
+        if max_length is not None:
+            ids = ids[:, -(max_length - len(before)) :]
+        ids = tf.concat([_column(ids, before), ids], axis=1)
+        empty = tf.cast(ids.row_lengths() == 0, ids.row_splits.dtype)
+        ends = tf.fill(tf.reduce_sum(empty)[None], tokenizer.end_id)
+        ids = tf.concat([tf.RaggedTensor.from_row_lengths(ends, empty), ids], axis=1)
+    mask = tf.ones_like(ids)
+    ids_name, mask_name = prompt_names(model)
+    return {ids_name: ids.to_tensor(), mask_name: mask.to_tensor()}
+
+
+def special_ids(tokenizer):
+    """The ids that the tokenizer's template puts before and after one text: two lists of int."""
+    template = getattr(tokenizer, "template", None)
+    if template is None or not template.tokens:
+        return [], []
+    with tf.init_scope():  # as values, also while a function is traced
+        ids = tokenizer.encode("")["token_ids"].numpy().tolist()
+    place = [token for token, _ in template.single].index("$A")
+    return ids[:place], ids[place:]
+
+
+def _column(ids, values):
+    """The values in each row of ids: int32 (batch, number of values)."""
+    return tf.tile(tf.constant([values], tf.int32, shape=(1, len(values))), (ids.nrows(tf.int32), 1))
+
+
+def _check_token_options(model, tokenizer, config):
+    """Raises ValueError for ids that the model's output does not have, and strings without a tokenizer."""
+    if config.stop_strings and tokenizer is None:
+        raise ValueError(f"Stop strings need a tokenizer. Received: stop={config.stop!r}, tokenizer=None.")
+    size = getattr(model.config, list(model.input_pairs.values())[-1][1])
+    for name in ("stop_ids", "forced_tokens", "bad_words"):
+        values = getattr(config, name) or ()
+        ids = [each for word in values for each in word] if name == "bad_words" else values
+        for each in ids:
+            if each >= size:
+                name = name.removesuffix("_ids")
+                raise ValueError(f"{name} must hold ids below the vocabulary size {size}. Received: {each}.")
+
+
+def check_draft(model, draft, config):
+    if config.method not in ("greedy", "sample"):
+        raise ValueError(f'A draft needs method="greedy" or "sample". Received: method={config.method!r}.')
+    if draft == PROMPT_LOOKUP:
+        return
+    if isinstance(draft, str) or draft.input_pairs != model.input_pairs:
+        raise ValueError(
+            f'draft must be "{PROMPT_LOOKUP}" or a model of the same kind as the one it guesses for. '
+            f"Received: {draft if isinstance(draft, str) else type(draft).__name__}."
+        )
+    for _, field in model.input_pairs.values():
+        sizes = [getattr(each.config, field) for each in (draft, model)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"A draft model needs the same vocabulary. Received: {field}={sizes[0]}, the model's "
+                f"is {sizes[1]}."
+            )
+
+
+def _right_padded(model, prompts):
+    """Checked copies of ids and mask with the padding on the right."""
+    ids_name, mask_name = prompt_names(model)
+    if ids_name not in prompts:
+        raise ValueError(
+            f"The prompt's ids must be under {ids_name!r}. Received: {', '.join(prompts) or 'none'}."
+        )
+    completed = model.complete_inputs({k: prompts[k] for k in (ids_name, mask_name) if k in prompts})
+    ids, mask = (np.asarray(completed[name]) for name in (ids_name, mask_name))
+    if ids.ndim != 2 or ids.shape != mask.shape:
+        raise ValueError(
+            f"{ids_name} and {mask_name} must be (batch, length). "
+            f"Received: shapes {ids.shape} and {mask.shape}."
+        )
+    real = mask != 0
+    if not ids.size or not real.any(axis=1).all():
+        raise ValueError(
+            f"Each prompt needs at least one token. Received: {ids_name} of shape {ids.shape} with "
+            f"{int((~real.any(axis=1)).sum())} empty rows."
+        )
+    order = np.argsort(~real, axis=1, kind="stable")
+    ids = np.where(np.sort(~real, axis=1), 0, np.take_along_axis(ids, order, axis=1))
+    longest = real.sum(axis=1).max()
+    return {
+        ids_name: tf.constant(ids[:, :longest], tf.int32),
+        mask_name: tf.constant(np.take_along_axis(real, order, axis=1)[:, :longest], tf.int32),
+    }
+
+
+def _check_lengths(mask, max_length):
+    lengths = tf.reduce_sum(mask, axis=1).numpy()
+    row = int(lengths.argmax())
+    if max_length is not None and lengths[row] > max_length:
+        raise ValueError(
+            f"A prompt must not be longer than max_sequence_length={max_length} tokens. "
+            f"Received: prompt {row} of {lengths[row]} tokens. Shorten it."
+        )
+
+
+def _rounded(length, max_length):
+    """A prompt's length with padding: few sizes, since kernels are made ready for each size anew."""
+    step = max(16, 2 ** ((length - 1).bit_length() - 3))
+    length = -(-length // step) * step
+    return length if max_length is None else min(length, max_length)
+
+
+def _with_prefix(model, inputs, tokenizer, prefix):
+    """Inputs whose rows begin with the prefix, a str or ids."""
+    if is_encoder_decoder(model):
+        raise ValueError("prefix is for decoders, which continue it. Received: an encoder-decoder.")
+    before = []
+    if isinstance(prefix, str):
+        if tokenizer is None:
+            raise ValueError("A prefix of text needs a tokenizer. Received: tokenizer=None.")
+        before, _ = special_ids(tokenizer)
+        prefix = before + tokenizer.tokenize(prefix).numpy().tolist()
+    ids_name, mask_name = prompt_names(model)
+    size = getattr(model.config, model.input_pairs[ids_name][1])
+    prefix = np.asarray(prefix)
+    if prefix.ndim != 1 or not prefix.size or prefix.min() < 0 or prefix.max() >= size:
+        raise ValueError(
+            f"prefix must be a text or a list of ids below the vocabulary size {size}, not empty. "
+            f"Received: {prefix.tolist()!r}."
+        )
+    # The special tokens before a text stand before the prefix, once.
+    ids, mask = (tf.convert_to_tensor(inputs[name])[:, len(before) :] for name in (ids_name, mask_name))
+    rows = tf.tile(tf.constant(prefix[None], tf.int32), (ids.shape[0], 1))
+    return {
+        ids_name: tf.concat([rows, ids], axis=1),
+        mask_name: tf.concat([tf.ones_like(rows), mask], axis=1),
+        "prefix_length": tf.constant(prefix.size),
+    }
