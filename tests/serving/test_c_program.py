@@ -19,6 +19,7 @@ TENSORFLOW = pathlib.Path(tf.__file__).parent
 SIZE = dict(num_heads=2, hidden_dim=16, intermediate_dim=24, max_sequence_length=40)
 TEXTS = ["In the beginning", "", "God is love. " * 30, "ñ 日本", "And he went"]
 OPTIONS = {"max_new_tokens": 6}
+NAMES = ["serving_default", "generate", "tokenize"]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def exports(tokenizer, bible, tmp_path_factory):
     for name, model, words in (("gpt2", decoder, byte_pairs), ("transformer", translator, tokenizer)):
         randomise(model, seed=2, scale=0.3)
         path = tmp_path_factory.mktemp(name)
-        found.append((model, words, tfmodels.export(model, words, path, **OPTIONS)))
+        found.append((model, words, tfmodels.export(model, words, path, signatures=NAMES, **OPTIONS)))
     return found
 
 

@@ -94,7 +94,9 @@ def test_best_batch():
 @pytest.mark.parametrize("mode", ["int8", "bfloat16"])
 def test_smaller_weights(words, tmp_path, mode):
     model = small(words)
-    folder = tfmodels.export(model, words, tmp_path, quantize=mode, max_new_tokens=3)
+    folder = tfmodels.export(
+        model, words, tmp_path, quantize=mode, max_new_tokens=3, signatures=["serving_default"]
+    )
     found = json.loads(pathlib.Path(folder, "assets.extra", "tfmodels.json").read_text())["quantization"]
     assert found["mode"] == mode and 0 < found["relative_difference"] < 0.1
     assert found["argmax_agreement"] > 0.9

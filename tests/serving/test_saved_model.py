@@ -12,6 +12,8 @@ import tfmodels
 from tests.reference.weights import randomise
 
 SCRIPT = pathlib.Path(tfmodels.__file__).parent / "cli" / "call_saved_model.py"
+# All others cost seconds an export; test_signatures.py has them.
+ONLY = {"signatures": ["serving_default"]}
 
 
 def models(tokenizer):
@@ -26,7 +28,7 @@ def test_answers_equal_generate(tokenizer, bible, tmp_path, which, method):
     randomise(model, seed=2, scale=0.15)
     options = {"method": method, "num_beams": 3, "max_new_tokens": 6}
     texts = [source[:60] for source, _ in bible[:48]] + ["", "ñ 日本"]
-    path = tfmodels.export(model, tokenizer, tmp_path / "m", **options)
+    path = tfmodels.export(model, tokenizer, tmp_path / "m", **ONLY, **options)
     assert path == str(tmp_path / "m" / "1")
     serve = tf.saved_model.load(path).signatures["serving_default"]
     spec = serve.structured_input_signature[1]["text"]
@@ -43,7 +45,7 @@ def test_answers_equal_generate(tokenizer, bible, tmp_path, which, method):
 def test_a_process_without_tfmodels(tokenizer, tmp_path):
     model = models(tokenizer)[1]
     texts = ["In the beginning", "", "God is love. " * 30]  # the last is over the limit: cut
-    path = tfmodels.export(model, tokenizer, tmp_path, max_new_tokens=5)
+    path = tfmodels.export(model, tokenizer, tmp_path, max_new_tokens=5, **ONLY)
     done = subprocess.run(
         [sys.executable, "-I", SCRIPT, path],
         input=json.dumps(texts),
@@ -61,7 +63,7 @@ def test_long_prompts_are_cut(tokenizer, tmp_path):
     long = " ".join(["God", "is", "love,", "and", "he", "went"] * 30)
     for model, side in zip(models(tokenizer), (slice(-40, None), slice(0, 39)), strict=True):
         randomise(model, seed=2, scale=0.15)
-        path = tfmodels.export(model, tokenizer, tmp_path / model.name, max_new_tokens=5)
+        path = tfmodels.export(model, tokenizer, tmp_path / model.name, max_new_tokens=5, **ONLY)
         serve = tf.saved_model.load(path).signatures["serving_default"]
         ids = tokenizer.tokenize(long)[side]
         name = list(model.input_pairs)[0]
@@ -74,7 +76,7 @@ def test_long_prompts_are_cut(tokenizer, tmp_path):
 def test_versions_and_failures(tokenizer, tmp_path, monkeypatch):
     model = models(tokenizer)[0]
     for version in ("1", "2"):
-        assert tfmodels.export(model, tokenizer, tmp_path).endswith(version)
+        assert tfmodels.export(model, tokenizer, tmp_path, **ONLY).endswith(version)
     (tmp_path / "9").mkdir()
 
     def full_disk(module, path, **options):
@@ -83,9 +85,11 @@ def test_versions_and_failures(tokenizer, tmp_path, monkeypatch):
 
     monkeypatch.setattr(tf.saved_model, "save", full_disk)
     with pytest.raises(OSError, match="Cannot export to path.*No space left"):
-        tfmodels.export(model, tokenizer, tmp_path)
+        tfmodels.export(model, tokenizer, tmp_path, **ONLY)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2", "9"]  # nothing half written
     with pytest.raises(OSError, match="Cannot export to path='/proc/no'"):
         tfmodels.export(model, tokenizer, "/proc/no")
+    with pytest.raises(ValueError, match=r"others of serving_default, generate.*Received: \['decode'\]"):
+        tfmodels.export(model, tokenizer, tmp_path, signatures=["decode"])
     with pytest.raises(ValueError, match="mean 'num_beams'"):
         tfmodels.export(model, tokenizer, tmp_path, num_beam=3)

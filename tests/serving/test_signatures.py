@@ -17,6 +17,8 @@ METHODS = {
     "sample": {"top_k": 9, "top_p": 0.8, "temperature": 1.5, "seed": 7, "num_return_sequences": 2},
     "beam": {"num_beams": 3, "num_return_sequences": 2, "length_penalty": 0.5},
 }
+# All where they are tested; each costs seconds.
+NAMES = {"greedy": None, "sample": ["serving_default", "generate"], "beam": ["serving_default", "generate"]}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,9 @@ def exports(words, decoder, tmp_path_factory):
     found = {}
     for method, options in METHODS.items():
         path = tmp_path_factory.mktemp(method)
-        folder = tfmodels.export(decoder, words, path, method=method, max_new_tokens=5, **options)
+        folder = tfmodels.export(
+            decoder, words, path, method=method, max_new_tokens=5, signatures=NAMES[method], **options
+        )
         loaded = tf.saved_model.load(folder)
         card = json.loads(pathlib.Path(folder, "assets.extra", "tfmodels.json").read_text())
         found[method] = card, loaded.signatures, loaded, folder
@@ -193,7 +197,7 @@ def test_warm_up_requests_are_answered(exports):
     pytest.importorskip("tensorflow_serving")
     from tfmodels.serving.warmup import read_requests
 
-    card, signatures, _, folder = exports["sample"]
+    card, signatures, _, folder = exports["greedy"]
     requests = read_requests(folder)
     assert {name for name, _ in requests} == set(card["signatures"])
     assert len(requests) == 2 * len(card["signatures"])

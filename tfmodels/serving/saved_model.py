@@ -30,6 +30,7 @@ def export(
     jit_compile=False,
     quantize=None,
     license=None,
+    signatures=None,
     **options,
 ):
     """Writes a SavedModel for TF Serving: `path/1`, or the next free number.
@@ -54,6 +55,7 @@ def export(
         quantize: "int8" or "bfloat16", smaller weights; None: as they are. The size and the loss in
             quality stand in the card, under "quantization".
         license: str, of the weights, which travels with them.
+        signatures: list of str, of those in docs/serving.md, for an export that loads faster; None: all.
         **options: fields of `GenerationConfig` that override it.
 
     Returns:
@@ -77,7 +79,7 @@ def export(
     if hasattr(model, "init_cache"):
         config = make_generation_config(config, options)
         generation = TextGeneration(model, tokenizer, config, max_length, jit_compile)
-        signatures, own = generation.signatures(), {"generation": dataclasses.asdict(config)}
+        found, own = generation.signatures(signatures), {"generation": dataclasses.asdict(config)}
         max_length = generation.max_length
     else:
         if config is not None or options or jit_compile:
@@ -86,7 +88,7 @@ def export(
                 f"{type(model).__name__} writes no text. Received: options of generation, {given}. "
                 "Leave them out."
             )
-        signatures, max_length = head_signatures(model, tokenizer, max_length)
+        found, max_length = head_signatures(model, tokenizer, max_length)
         own = {"head": dataclasses.asdict(model.config)}
         model_config = model.backbone.config
     card = {
@@ -103,7 +105,18 @@ def export(
             "keras": keras.__version__,
         },
     }
-    return write_version(path, lambda folder: _write(folder, model, tokenizer, signatures, card))
+    found = _chosen(found, signatures)
+    return write_version(path, lambda folder: _write(folder, model, tokenizer, found, card))
+
+
+def _chosen(found, names):
+    """The signatures of these names; None: all."""
+    unknown = sorted(set(names or ()) - set(found))
+    if unknown or (names is not None and "serving_default" not in names):
+        raise ValueError(
+            f"signatures must be serving_default and others of {', '.join(found)}. Received: {list(names)}."
+        )
+    return found if names is None else {name: found[name] for name in names}
 
 
 def _write(folder, model, tokenizer, signatures, card):

@@ -51,16 +51,18 @@ class TextGeneration:
         else:
             self._specials = len(before)
 
-    def signatures(self):
-        """Dict of name -> `Signature`."""
-        return {
+    def signatures(self, names=None):
+        """Dict of name -> `Signature`, of all or at least of some names."""
+        found = {
             "serving_default": self._default(),
             "generate": self._generate(),
             "score": self._score(),
             "logits": self._logits(),
             **text_signatures(self.tokenizer),
-            **cache_signatures(self.model, self.rules.start_id),
         }
+        if names is None or {"prefill", "decode"} & set(names):  # to make these the model is traced
+            found |= cache_signatures(self.model, self.rules.start_id)
+        return found
 
     def _prompts(self, text):
         """The model's inputs for texts, and which of them were cut."""
