@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 import tfmodels
 from tests.checks import named_outputs
-from tests.pretrained.test_pretrained import FIXTURES, NAMES, read, stored
+from tests.pretrained.test_pretrained import FIXTURES, NAMES, read, shared, stored
 from tfmodels.models import SentenceEmbedder, SequenceClassifier, TokenClassifier
 
 HEADS = [name for name in NAMES if "loss_rows" in np.load(FIXTURES / name / "expected.npz")]
@@ -41,7 +41,7 @@ def pick(tree, rows):
 
 @pytest.mark.parametrize("name", HEADS)
 def test_losses_equal_transformers(name):
-    model, inputs, arrays = read(name)
+    model, inputs, arrays = shared(name)
     model.compile("sgd", run_eagerly=True)  # tracing takes longer than this
     y, weights = targets(arrays)
     inputs, y, weights = (pick(tree, arrays["loss_rows"]) for tree in (inputs, y, weights))

@@ -1,6 +1,7 @@
 """Checkpoints made by transformers (tests/fixtures/make_pretrained.py): answers, round trips."""
 
 import functools
+import importlib
 import json
 import pathlib
 import shutil
@@ -102,8 +103,8 @@ def test_outputs_equal_transformers(name):
 @pytest.mark.parametrize("name", SCORED)
 def test_losses_equal_transformers(name):
     """Theirs reads -100 as a weight of 0, and a decoder shifts the labels itself."""
-    model, inputs, arrays = read(name)
-    model.compile("adamw")
+    model, inputs, arrays = shared(name)
+    model.compile("sgd", run_eagerly=True)
     labels = arrays["label_labels"]
     if "token_ids" in inputs:
         inputs, labels = {key: x[:, :-1] for key, x in inputs.items()}, labels[:, 1:]
@@ -112,10 +113,17 @@ def test_losses_equal_transformers(name):
     np.testing.assert_allclose(loss, arrays["output_loss"], atol=1e-5)
 
 
+@pytest.fixture
+def eager(monkeypatch):
+    """`generate` op by op: tracing a loop for each fixture takes longer than these few steps."""
+    module = importlib.import_module("tfmodels.generation.generate")
+    monkeypatch.setattr(module, "compiled", lambda model, key, function, *specs: function)
+
+
 @pytest.mark.parametrize("name", [n for n in NAMES if holds(n, "greedy")])
 @pytest.mark.parametrize("method", ["greedy", "beam"])
-def test_generations_equal_transformers(name, method):
-    model, inputs, arrays = read(name)
+def test_generations_equal_transformers(name, method, eager):
+    model, inputs, arrays = shared(name)
     row = {"token_ids": inputs["token_ids"][1:2], "padding_mask": inputs["padding_mask"][1:2]}
     result = tfmodels.generate(model, row, method=method, max_new_tokens=4, num_beams=3, stop=())
     np.testing.assert_array_equal(result.token_ids, arrays[method])
@@ -131,9 +139,9 @@ def test_generations_equal_transformers(name, method):
         if holds(name, f"generated_{beams}{'_early' * early}")
     ],
 )
-def test_generated_batches_equal_transformers(name, beams, early):
+def test_generated_batches_equal_transformers(name, beams, early, eager):
     """Rows of several lengths, from the start token to the model's own end token, then padding."""
-    model, inputs, arrays = read(name)
+    model, inputs, arrays = shared(name)
     expected = arrays[f"generated_{beams}{'_early' * early}"]
     prompts = {key: inputs[key] for key in ("encoder_token_ids", "encoder_padding_mask")}
     options = {"method": "greedy" if beams == 1 else "beam", "num_beams": beams, "early_stopping": early}
