@@ -1,6 +1,6 @@
 """Five steps of training in one process: its weights and metrics go to a file, for tests to compare.
 
-    python -m tests.training.equality OUT STRATEGY DEVICES CASE[,CASE...]
+    python -m tests.training.equality OUT STRATEGY[,STRATEGY] DEVICES CASE[,CASE...]
 
 A case is OPTIMIZER-ROWS-MICRO_BATCHES, such as adamw-packed-2, or with -DTYPE. A process of its own each
 time, since a process makes its devices once and cannot go on after a failed step of several workers.
@@ -68,16 +68,17 @@ def train(strategy, optimizer, kind, micro_batches, dtype=None):
     return {"weights": np.concatenate([w.ravel() for w in model.get_weights()])} | history
 
 
-def main(out, strategy, devices, cases):
+def main(out, strategies, devices, cases):
     cpu = tf.config.list_physical_devices("CPU")[0]
     devices = [tf.config.LogicalDeviceConfiguration()] * int(devices)
     tf.config.set_logical_device_configuration(cpu, devices)
-    strategy = make_strategy(strategy, timeout_seconds=120)
     results = {}
-    for case in cases.split(","):
-        optimizer, kind, micro_batches, *dtype = case.split("-")
-        for name, value in train(strategy, optimizer, kind, int(micro_batches), *dtype).items():
-            results[f"{'-'.join([optimizer, kind, *dtype])}/{micro_batches}/{name}"] = value
+    for name in strategies.split(","):
+        strategy = make_strategy(name, timeout_seconds=120)
+        for case in cases.split(","):
+            optimizer, kind, micro_batches, *dtype = case.split("-")
+            for key, value in train(strategy, optimizer, kind, int(micro_batches), *dtype).items():
+                results[f"{name}/{'-'.join([optimizer, kind, *dtype])}/{micro_batches}/{key}"] = value
     np.savez(out, **results)
 
 
