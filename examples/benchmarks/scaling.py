@@ -75,7 +75,9 @@ def measure(layers, heads, width, words, batch, length):
     model.compile(keras.optimizers.AdamW(1e-3))
     ids = np.random.default_rng(0).integers(0, words, (7 * batch, length)).astype("int32")
     times = []
-    note = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: times.append(time.perf_counter()))
+    note = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: times.append(time.perf_counter())
+    )
     model.fit({"token_ids": ids}, ids, batch_size=batch, shuffle=False, verbose=0, callbacks=[note])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return {"seconds": float(np.median(np.diff(times)[1:])), "bytes": peak * 1024}
