@@ -181,7 +181,11 @@ class _Group:
                 tf.reshape(chosen, (-1,)),
                 everywhere,
             )
-        return {name: tf.reshape(value, (batch, width, -1)) for name, value in row.items()}
+        # A length that is known when the loop is made, as in an export, must stay known.
+        return {
+            name: tf.ensure_shape(tf.reshape(value, (batch, width, -1)), (None, None, open_[name].shape[2]))
+            for name, value in row.items()
+        }
 
     def _stopped(self, step, token, tokens):
         """Whether candidates end with a stop token or hold a stop string: bool (b, c)."""
