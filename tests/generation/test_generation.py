@@ -1,5 +1,6 @@
 """Generation against step-by-step search in plain Python over the model's full forward pass."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -42,7 +43,12 @@ def padded(rows, name="token_ids", left=False):
 
 
 def log_probabilities(model, prompt, written):
-    """Of the next token after `written`, by the full forward pass."""
+    """Of the next token after `written`, by the full forward pass. Many tests ask the same."""
+    return _log_probabilities(model, tuple(prompt), tuple(written)).copy()
+
+
+@functools.cache
+def _log_probabilities(model, prompt, written):
     if "encoder_token_ids" in model.input_pairs:
         inputs = {"encoder_token_ids": [prompt], "decoder_token_ids": [[2, *written]]}
     else:

@@ -105,7 +105,6 @@ HEADS = {
 @pytest.mark.parametrize(
     "name",
     [
-        "single label",
         "single label over a reader on both sides",
         "choices",
         "answers",

@@ -18,17 +18,17 @@ TARGET_MASK = np.array([[1, 1, 2, 2, 0], [1, 2, 2, 3, 3]])
 
 
 def small_gpt2(**overrides):
-    return gpt2("tiny", **SMALL, vocabulary_size=13, **overrides)
+    return gpt2("tiny", **(SMALL | dict(vocabulary_size=13) | overrides))
 
 
 def small_transformer(**overrides):
     sizes = dict(source_vocabulary_size=17, target_vocabulary_size=13, share_embeddings=False)
     # A smoothed loss has a floor above 0, which one batch learnt by heart cannot go below.
-    return transformer("tiny", **SMALL, label_smoothing=0.0, **(sizes | overrides))
+    return transformer("tiny", **(SMALL | dict(label_smoothing=0.0) | sizes | overrides))
 
 
 def small_bert(**overrides):
-    return bert("tiny", **SMALL, vocabulary_size=13, **overrides)
+    return bert("tiny", **(SMALL | dict(vocabulary_size=13) | overrides))
 
 
 def small_distilbert(**overrides):
@@ -71,14 +71,14 @@ def test_transformer_equals_the_paper(norm_first, shared):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [small_gpt2, small_transformer, small_bert, small_distilbert])
+@pytest.mark.parametrize("make", [small_gpt2, small_transformer, small_bert])
 def test_check_model(make, tmp_path):
     inputs = {"token_ids": TARGET}
     if make is small_bert:
         inputs["segment_ids"] = np.array([[0, 0, 1, 1, 1], [0, 1, 1, 0, 0]])
     if make is small_transformer:
         inputs = {"encoder_token_ids": SOURCE, "decoder_token_ids": TARGET}
-    check_model(make(dropout=0.0, attention_dropout=0.0), inputs, tmp_path)
+    check_model(make(num_layers=1, dropout=0.0, attention_dropout=0.0), inputs, tmp_path)
 
 
 def test_sizes_are_the_papers():

@@ -73,7 +73,7 @@ def test_check_model(make, tmp_path):
     inputs = {"encoder_token_ids": SOURCE, "decoder_token_ids": TARGET}
     if make is small_encoder:
         inputs = {"token_ids": SOURCE}
-    check_model(make(dropout=0.0), inputs, tmp_path)
+    check_model(make(dropout=0.0, num_encoder_layers=2, num_layers=1), inputs, tmp_path)
 
 
 @pytest.mark.parametrize("version", [{}, V1_1])

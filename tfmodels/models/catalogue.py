@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import functools
 
 import keras
 
@@ -82,6 +83,7 @@ def list_models():
     return found
 
 
+@functools.cache
 def _count_parameters(builder, size, config):
     """Parameters of a size. Blocks of a stack are alike: one block and two tell what all have."""
     stacks = {n: getattr(config, n, None) for n in ("num_layers", "num_encoder_layers")}
