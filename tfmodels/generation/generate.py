@@ -9,21 +9,9 @@ from tfmodels.generation.beam import beam_search
 from tfmodels.generation.config import GenerationConfig, Options
 from tfmodels.generation.contrastive import contrastive_search
 from tfmodels.generation.loop import decode
-from tfmodels.generation.prompts import check_draft, check_tokenizer, encode_prompts, prepare
+from tfmodels.generation.prompts import check_draft, prepare
 from tfmodels.generation.protocol import compiled, is_encoder_decoder, prompt_names
 from tfmodels.generation.speculative import speculate
-
-__all__ = [
-    "GenerationResult",
-    "check_tokenizer",
-    "detokenize",
-    "encode_prompts",
-    "generate",
-    "generate_ids",
-    "number_specs",
-    "number_tensors",
-    "prompt_of",
-]
 
 
 @dataclasses.dataclass(frozen=True)
