@@ -27,11 +27,11 @@ V1_1 = dict(activation="gelu_tanh", gated=True, tie_embeddings=False, scale_logi
 
 
 def small_t5(**overrides):
-    return t5("tiny", **SMALL, **overrides)
+    return t5("tiny", **(SMALL | overrides))
 
 
 def small_encoder(**overrides):
-    return T5Encoder(T5Config(**SMALL, **overrides))
+    return T5Encoder(T5Config(**(SMALL | overrides)))
 
 
 @pytest.mark.parametrize("version", [{}, V1_1])
