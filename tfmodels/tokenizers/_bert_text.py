@@ -14,6 +14,9 @@ from importlib import resources
 import numpy as np
 import tensorflow as tf
 
+from tfmodels.tokenizers import _utf8
+from tfmodels.tokenizers._rows import repeat
+
 # What a character is to the words. A value of the table is character << 2 | kind.
 _SPACE, _ALONE, _PART = range(3)
 # Values without a character. _GONE leaves no trace; a mark that decomposition does not sort still parts
@@ -52,8 +55,7 @@ class BertWords(tf.Module):
             (words, splits): int32 ragged tensor of code points, (words, characters), and int64 tensor,
             (batch + 1,): text k has the words from splits[k] to splits[k + 1].
         """
-        characters = tf.strings.unicode_decode(texts, "UTF-8")
-        points, splits = characters.flat_values, characters.row_splits  # (characters,), (batch + 1,)
+        points, splits = _utf8.decode(texts)  # (characters,), (batch + 1,)
         values = tf.gather(self._values, points)
         values, splits = tf.cond(
             tf.reduce_any(values < 0), lambda: self._rewrite(points, values, splits), lambda: (values, splits)
@@ -90,7 +92,7 @@ class BertWords(tf.Module):
         begins = tf.gather(self._sequence_splits, place)
         lengths = tf.where(values == _OTHERWISE, tf.gather(self._sequence_splits, place + 1) - begins, 1)
         ends = tf.concat([[0], tf.cumsum(lengths)], 0)
-        source = tf.repeat(tf.range(tf.size(points, tf.int64)), lengths)
+        source = repeat(tf.range(tf.size(points, tf.int64)), lengths)
         at = tf.range(ends[-1]) - tf.gather(ends, source) + tf.gather(begins, source)
         # A sequence's elements are value << 8 | class.
         last = tf.size(self._sequences, tf.int64) - 1
@@ -110,7 +112,7 @@ def _sort_marks(values, classes, splits):
     """Sorts each run of marks by combining class (Unicode 3.11, D109); a run ends with its text."""
     run = tf.cumsum(tf.cast(classes == 0, tf.int64))
     texts = tf.size(splits, tf.int64) - 1
-    text = tf.repeat(tf.range(texts), splits[1:] - splits[:-1])
+    text = repeat(tf.range(texts), splits[1:] - splits[:-1])
     at = tf.where(classes > 0)[:, 0]
     # Both counts ascend along the text, and so does their sum.
     keys = tf.gather(run + text, at) * 256 + tf.cast(tf.gather(classes, at), tf.int64)

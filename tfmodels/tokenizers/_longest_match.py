@@ -6,6 +6,9 @@ table, a round a character. Then each word follows its own pieces from its first
 
 import tensorflow as tf
 
+from tfmodels.tokenizers import _utf8
+from tfmodels.tokenizers._rows import repeat
+
 _FIRST, _FURTHER = 0, 1  # the trie's two roots: pieces that begin a word, and those that continue one
 _NOTHING = -1
 _POINT_BITS = 21  # of a Unicode code point
@@ -54,13 +57,13 @@ class LongestMatch(tf.Module):
         Returns:
             (tokens, token_counts): int64 tensors, (tokens,) and (words,).
         """
-        characters = tf.strings.unicode_decode(words, "UTF-8")
-        points = tf.cast(characters.flat_values, tf.int64)  # (characters,)
-        begins, ends = characters.row_splits[:-1], characters.row_splits[1:]  # (words,)
+        points, splits = _utf8.decode(words)
+        points = tf.cast(points, tf.int64)  # (characters,)
+        begins, ends = splits[:-1], splits[1:]  # (words,)
         fits = ends - begins <= self._max_characters
         ids, lengths = self._from_each_character(points, begins, ends, fits)
         tokens, failed = self._follow(ids, lengths, begins, ends, fits)
-        word = characters.value_rowids()
+        word = repeat(tf.range(tf.size(begins, tf.int64)), ends - begins)
         tokens = tf.where(tf.gather(failed, word), _i64(_NOTHING), tokens)
         unknown = tf.boolean_mask(begins, failed)
         tokens = tf.tensor_scatter_nd_update(
@@ -76,9 +79,9 @@ class LongestMatch(tf.Module):
         size = tf.size(points, tf.int64)
         nodes = tf.fill([size], tf.constant(_FURTHER, tf.int64))
         nodes = tf.tensor_scatter_nd_update(nodes, begins[:, None], tf.fill(tf.shape(begins), _i64(_FIRST)))
-        ends = tf.repeat(ends, ends - begins)  # (characters,)
+        ends = repeat(ends, ends - begins)  # (characters,)
         nothing = tf.fill([size], tf.constant(_NOTHING, tf.int64))
-        at = tf.where(tf.repeat(fits, _row_lengths(begins, size)))[:, 0]
+        at = tf.where(repeat(fits, _row_lengths(begins, size)))[:, 0]
 
         def body(step, at, nodes, ids, lengths):
             key = nodes * 2**_POINT_BITS + tf.gather(points, at + step)

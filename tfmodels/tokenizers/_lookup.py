@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from tfmodels.tokenizers._rows import take
+
 # As many ASCII characters as an int64 holds. Most words are so short, and numbers are made and looked up in
 # a fraction of the time that strings take.
 _KEY_CHARACTERS, _KEY_BITS = 9, 7
@@ -56,13 +58,6 @@ class WholeWords(tf.Module):
         )
         lengths = tf.tensor_scatter_nd_update(tf.ones_like(ids), unknown[:, None], tf.gather(counts, number))
         return take(pool, begins, lengths)
-
-
-def take(pool, begins, lengths):
-    """Slices of a pool after each other, and their splits, (slices + 1,)."""
-    ends = tf.concat([[0], tf.cumsum(lengths)], 0)
-    at = tf.repeat(begins - ends[:-1], lengths) + tf.range(ends[-1])
-    return tf.gather(pool, at), ends
 
 
 def _table(keys, values, dtype):

@@ -12,6 +12,8 @@ Where the two never agree the word is tried again with chunks of double size, up
 
 import tensorflow as tf
 
+from tfmodels.tokenizers._rows import repeat
+
 # Half a chunk holds some fifteen tokens to agree on; larger chunks need more rounds.
 _CHUNK_BYTES = 128
 _NO_MERGE = tf.int64.max
@@ -55,8 +57,8 @@ class Merges(tf.Module):
         Returns:
             (tokens, token_counts): int64 tensors, (tokens,) and (words,).
         """
-        word = tf.repeat(tf.range(tf.size(lengths, tf.int64)), lengths)  # (bytes,)
-        offset = tf.range(tf.size(ids, tf.int64)) - tf.repeat(tf.cumsum(lengths, exclusive=True), lengths)
+        word = repeat(tf.range(tf.size(lengths, tf.int64)), lengths)  # (bytes,)
+        offset = tf.range(tf.size(ids, tf.int64)) - repeat(tf.cumsum(lengths, exclusive=True), lengths)
 
         def body(chunk, pending, tokens):
             at = tf.where(tf.gather(pending, word))[:, 0]

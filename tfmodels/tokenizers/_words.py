@@ -13,6 +13,9 @@ from importlib import resources
 import numpy as np
 import tensorflow as tf
 
+from tfmodels.tokenizers import _utf8
+from tfmodels.tokenizers._rows import repeat
+
 # NONE stands for what is before a text's first character and after its last.
 SPACE, LETTER, NUMBER, OTHER, NONE = range(5)
 _CODE_POINTS = 0x110000
@@ -47,15 +50,18 @@ def split_words(texts, whole, classes):
         (words, splits): int32 ragged tensor of code points, (words, characters), and int64 tensor,
         (batch + 1,): text k has the words from splits[k] to splits[k + 1].
     """
-    characters = tf.strings.unicode_decode(texts, "UTF-8")
-    points, splits = characters.flat_values, characters.row_splits  # (characters,), (batch + 1,)
+    points, splits = _utf8.decode(texts)  # (characters,), (batch + 1,)
     begins = tf.boolean_mask(splits[:-1], splits[:-1] < splits[1:])
     first = _mark(begins, tf.size(points))
     starts = _word_starts(points, first, tf.gather(classes, points))
-    starts = tf.where(tf.repeat(whole, splits[1:] - splits[:-1]), first, starts)
-    words = tf.RaggedTensor.from_row_starts(points, tf.where(starts)[:, 0], validate=False)
-    count = tf.concat([[0], tf.cumsum(tf.cast(starts, tf.int64))], 0)
-    return words, tf.gather(count, splits)
+    starts = tf.cond(
+        tf.reduce_any(whole),
+        lambda: tf.where(repeat(whole, splits[1:] - splits[:-1]), first, starts),
+        lambda: starts,
+    )
+    starts = tf.where(starts)[:, 0]
+    words = tf.RaggedTensor.from_row_starts(points, starts, validate=False)
+    return words, tf.searchsorted(starts, splits, out_type=tf.int64)
 
 
 def _word_starts(points, first, classes):

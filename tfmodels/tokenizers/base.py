@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from tfmodels.tokenizers import _template
+from tfmodels.tokenizers._rows import take
 
 
 class Tokenizer(tf.Module):
@@ -183,7 +184,5 @@ def _truncate(rows, room):
 
 def _first(row, lengths):
     """The first `lengths` items of each row; no length is above its row's."""
-    old = row.row_lengths()
-    place = tf.range(tf.size(row.flat_values, tf.int64)) - tf.repeat(row.row_splits[:-1], old)
-    values = tf.boolean_mask(row.flat_values, place < tf.repeat(lengths, old))
-    return tf.RaggedTensor.from_row_lengths(values, lengths, validate=False)
+    values, splits = take(row.flat_values, row.row_splits[:-1], lengths)
+    return tf.RaggedTensor.from_row_splits(values, splits, validate=False)

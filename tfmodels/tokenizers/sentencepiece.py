@@ -5,7 +5,8 @@ import io
 import tensorflow as tf
 
 from tfmodels.tokenizers import _files, _sentencepiece_files, _tensorflow_text
-from tfmodels.tokenizers._lookup import WholeWords, take
+from tfmodels.tokenizers._lookup import WholeWords
+from tfmodels.tokenizers._rows import take
 from tfmodels.tokenizers._sentencepiece_files import BLANK, piece_text, pieces_of
 from tfmodels.tokenizers._special_tokens import SpecialTokens
 from tfmodels.tokenizers.base import Tokenizer, known_ids

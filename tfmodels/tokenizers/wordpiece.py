@@ -8,7 +8,8 @@ import tensorflow as tf
 from tfmodels.tokenizers import _files, _wordpiece_json
 from tfmodels.tokenizers._bert_text import BertWords
 from tfmodels.tokenizers._longest_match import LongestMatch
-from tfmodels.tokenizers._lookup import WholeWords, take
+from tfmodels.tokenizers._lookup import WholeWords
+from tfmodels.tokenizers._rows import take
 from tfmodels.tokenizers._special_tokens import SpecialTokens
 from tfmodels.tokenizers._wordpiece_json import PREFIX
 from tfmodels.tokenizers.base import Tokenizer, known_ids
