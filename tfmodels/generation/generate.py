@@ -11,7 +11,8 @@ from tfmodels.generation.contrastive import contrastive_search
 from tfmodels.generation.loop import decode
 from tfmodels.generation.prompts import check_draft, prepare
 from tfmodels.generation.protocol import compiled, is_encoder_decoder, prompt_names
-from tfmodels.generation.speculative import speculate
+from tfmodels.generation.speculative import PROMPT_LOOKUP, speculate
+from tfmodels.generation.step_model import StepModel, turns_kernels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +68,14 @@ def generate(model, prompts, tokenizer=None, config=None, draft=None, prefix=Non
     config, inputs, rules = prepare(model, prompts, tokenizer, config, options, prefix)
     if draft is not None:
         check_draft(model, draft, config)
-    result = _compiled(model, config, rules, draft, prefix is not None)(inputs, number_tensors(config))
+    rows = len(inputs[prompt_names(model)[0]]) * max(config.num_beams, config.num_return_sequences)
+    turn_kernels = turns_kernels(rows, config.max_new_tokens)
+    loop = _compiled(model, config, rules, draft, prefix is not None, turn_kernels)
+    result = loop(inputs, number_tensors(config))
     return _as_result(result, tokenizer, config, rules)
 
 
-def generate_ids(model, inputs, options, rules, draft=None):
+def generate_ids(model, inputs, options, rules, draft=None, turn_kernels=True):
     """The loop of the options' method, in graph ops.
 
     Args:
@@ -81,12 +85,15 @@ def generate_ids(model, inputs, options, rules, draft=None):
         options: `Options`.
         rules: `TokenRules`.
         draft: as of `generate`.
+        turn_kernels: bool, as of `StepModel`.
 
     Returns:
         What `loop.decode` returns.
     """
     prompt, lengths = prompt_of(model, inputs, rules)
+    model = StepModel(model, turn_kernels)
     if draft is not None:
+        draft = draft if draft == PROMPT_LOOKUP else StepModel(draft, turn_kernels)
         return speculate(model, draft, inputs, prompt, lengths, options, rules)
     methods = {"beam": beam_search, "diverse_beam": beam_search, "contrastive": contrastive_search}
     return methods.get(options.method, decode)(model, inputs, prompt, lengths, options, rules)
@@ -107,15 +114,17 @@ def detokenize(tokenizer, token_ids, lengths, rules=None):
     return texts if rules is None else rules.cut(texts)
 
 
-def _compiled(model, config, rules, draft, has_prefix):
+def _compiled(model, config, rules, draft, has_prefix, turn_kernels):
     """The traced function of these options."""
     specs = {name: tf.TensorSpec((None, None), tf.int32) for name in prompt_names(model)}
     if has_prefix:
         specs["prefix_length"] = tf.TensorSpec((), tf.int32)
     return compiled(
         model,
-        (config.structure(), rules, draft, has_prefix),
-        lambda inputs, numbers: generate_ids(model, inputs, Options(config, numbers), rules, draft),
+        (config.structure(), rules, draft, has_prefix, turn_kernels),
+        lambda inputs, numbers: generate_ids(
+            model, inputs, Options(config, numbers), rules, draft, turn_kernels
+        ),
         specs,
         number_specs(),
     )

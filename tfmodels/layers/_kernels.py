@@ -7,9 +7,10 @@ i blocks, r rows of queries in a block, s keys in a block's range.
 import keras
 import tensorflow as tf
 
+from tfmodels.layers.masks import mask_scores
+
 # Rows of queries that are scored at once: what is held grows with this times the keys' length.
 _BLOCK_ROWS = 256
-_MASKED_SCORE = -1e9
 
 
 def blockwise_attention(query, key, value, query_mask, key_mask, causal, window, dropout=0.0, seed=None):
@@ -55,7 +56,7 @@ def blockwise_attention(query, key, value, query_mask, key_mask, causal, window,
         scores = tf.cast(_matmul(query, key, transpose=True), tf.float32)
         mask = _block_mask(i * rows, rows, starts[i], ends[i], query_mask, key_mask, causal, window)
         if mask is not None:
-            scores = scores + tf.where(mask, 0.0, _MASKED_SCORE)[:, None]
+            scores = mask_scores(scores, mask)
         weights = tf.nn.softmax(scores)
         if not dropout:
             return weights, lambda x: x

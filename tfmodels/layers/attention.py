@@ -9,12 +9,8 @@ from keras import ops
 
 from tfmodels.layers._kernels import blockwise_attention
 from tfmodels.layers.cache import write
-from tfmodels.layers.masks import attention_mask, cached_attention_mask, cached_positions
+from tfmodels.layers.masks import attention_mask, cached_attention_mask, cached_positions, mask_scores
 from tfmodels.layers.rotary import rotate
-
-# Added to the scores of masked keys. Finite, so that a query that may see nothing (padding) gets
-# a softmax without NaN; exp(-1e9) is exactly 0 in float32 and bfloat16 beside any real score.
-_MASKED_SCORE = -1e9
 
 # From this length on attention goes block by block, which then is faster too; below, the blocks' own
 # work is more than what they skip.
@@ -125,7 +121,7 @@ class MultiHeadAttentionBase(keras.layers.Layer):
         if position_bias is not None:
             scores = scores + ops.cast(position_bias, "float32")
         if mask is not None:
-            scores = scores + ops.where(mask, 0.0, _MASKED_SCORE)[:, None]
+            scores = mask_scores(scores, mask)
         weights = ops.cast(ops.softmax(scores, axis=-1), query.dtype)
         return self._matmul(self.weights_dropout(weights, training=training), keys["value"]), weights
 

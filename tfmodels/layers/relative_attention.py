@@ -8,9 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfmodels.layers.attention import _MASKED_SCORE, MultiHeadAttentionBase
+from tfmodels.layers.attention import MultiHeadAttentionBase
 from tfmodels.layers.cache import write
-from tfmodels.layers.masks import attention_mask, positions_in_sequence
+from tfmodels.layers.masks import attention_mask, mask_scores, positions_in_sequence
 
 
 @keras.saving.register_keras_serializable("tfmodels")
@@ -306,7 +306,7 @@ _FIXED = ("scale", "use_bias", "output_bias", "query_initializer", "output_initi
 
 def _masked(scores, mask):
     """Scores in float32, in which the softmax is exact enough, with what may not be seen far below."""
-    return ops.cast(scores, "float32") + ops.where(mask, 0.0, _MASKED_SCORE)[:, None]
+    return mask_scores(ops.cast(scores, "float32"), mask)
 
 
 def _by_key(by_distance, window, key_length):

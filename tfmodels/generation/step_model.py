@@ -1,0 +1,64 @@
+"""A model as a loop runs it, token by token."""
+
+import keras
+import tensorflow as tf
+
+# So many tokens of a row are a step of a loop and no prompt.
+_STEP_TOKENS = 8
+# A product of so few rows is faster with a matrix that has an output a row: each is read in one piece.
+# Turning them all takes as long as some ten steps gain.
+_FEW_ROWS, _MANY_STEPS = 16, 16
+
+
+def turns_kernels(rows, steps):
+    """Whether a loop of so many rows and steps gains by kernels that are turned before it."""
+    return rows <= _FEW_ROWS and steps >= _MANY_STEPS
+
+
+class StepModel:
+    """A model whose matrices are made ready once, before the loop that reads them at every step.
+
+    A mixed policy casts its weights wherever it reads them, which takes longer than a step itself.
+
+    Args:
+        model: keeps the protocol of `GenerativeModel`, as this does.
+        turn_kernels: bool, whether kernels are held as (outputs, inputs).
+    """
+
+    def __init__(self, model, turn_kernels):
+        self._model = model
+        self._weights = _ReadyWeights(turn_kernels)
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def decode_step(self, token_ids, *arguments, **options):
+        length = token_ids.shape[1]
+        if length is None or length > _STEP_TOKENS:
+            return self._model.decode_step(token_ids, *arguments, **options)
+        with self._weights:
+            return self._model.decode_step(token_ids, *arguments, **options)
+
+
+class _ReadyWeights(keras.StatelessScope):
+    """Gives layers their matrices as tensors of the graph in which this was made."""
+
+    def __init__(self, turn_kernels):
+        super().__init__()
+        self._turn_kernels = turn_kernels
+        self._graph = tf.compat.v1.get_default_graph()
+        self._ready = {}
+        self._reads = False
+
+    def get_current_value(self, variable):
+        if self._reads or len(variable.shape) != 2:
+            return None  # the variable's own
+        turned = self._turn_kernels and variable.path.endswith("/kernel")
+        if id(variable) not in self._ready:
+            self._reads = True
+            with self._graph.as_default():
+                value = tf.convert_to_tensor(variable.value)  # cast as the layer that reads it asks
+                self._ready[id(variable)] = tf.transpose(value) if turned else value
+            self._reads = False
+        value = self._ready[id(variable)]
+        return tf.transpose(value) if turned else value
