@@ -19,24 +19,12 @@ import tfmodels
 from tfmodels.serving.check import check, report
 from tfmodels.serving.operator import best_batch, write_serving_files
 
-SIZE = dict(num_layers=1, num_heads=2, hidden_dim=16, intermediate_dim=8, max_sequence_length=24)
-
 
 @pytest.fixture(scope="module")
-def words():
-    text = ["In the beginning God created the heaven and the earth."] * 3
-    return tfmodels.tokenizers.BytePairTokenizer.train(text, vocabulary_size=290)
-
-
-def small(words):
-    return tfmodels.models.gpt2("tiny", vocabulary_size=words.vocabulary_size, **SIZE)
-
-
-@pytest.fixture(scope="module")
-def exports(words, tmp_path_factory):
+def exports(greedy_export, tmp_path_factory):
     """A folder of versions with its serving files."""
     path = tmp_path_factory.mktemp("models") / "small-words"
-    tfmodels.export(small(words), words, path, max_new_tokens=3)
+    shutil.copytree(greedy_export, path / "1")
     write_serving_files(path, seconds=0.01)
     return path
 
@@ -92,10 +80,9 @@ def test_best_batch():
 
 
 @pytest.mark.parametrize("mode", ["int8", "bfloat16"])
-def test_smaller_weights(words, tmp_path, mode):
-    model = small(words)
+def test_smaller_weights(words, decoder, tmp_path, mode):
     folder = tfmodels.export(
-        model, words, tmp_path, quantize=mode, max_new_tokens=3, signatures=["serving_default"]
+        decoder, words, tmp_path, quantize=mode, max_new_tokens=3, signatures=["serving_default"]
     )
     found = json.loads(pathlib.Path(folder, "assets.extra", "tfmodels.json").read_text())["quantization"]
     assert found["mode"] == mode and 0 < found["relative_difference"] < 0.1
@@ -105,7 +92,7 @@ def test_smaller_weights(words, tmp_path, mode):
     assert serve(text=tf.constant(["In the", ""]))["text"].shape == (2,)
     if mode == "int8":
         with pytest.raises(ValueError, match="one of int8, bfloat16, or None. Received: 'int4'"):
-            tfmodels.export(model, words, tmp_path, quantize="int4")
+            tfmodels.export(decoder, words, tmp_path, quantize="int4")
 
 
 _EXPORT = """

@@ -15,7 +15,6 @@ import urllib.request
 import pytest
 
 import tfmodels
-from tests.reference.weights import randomise
 from tests.serving.browser import Browser
 
 pytest.importorskip("starlette")
@@ -27,16 +26,9 @@ START = "import sys; from tfmodels.cli import main; sys.exit(main(sys.argv[1:]))
 
 
 @pytest.fixture(scope="module")
-def export(tmp_path_factory):
-    """(model, tokenizer, folder) of a small model that samples."""
-    tokenizer = tfmodels.tokenizers.BytePairTokenizer.train([WORDS] * 3, vocabulary_size=300)
-    model = tfmodels.models.gpt2(
-        "tiny", num_layers=1, hidden_dim=16, num_heads=2, intermediate_dim=8, max_sequence_length=40,
-        vocabulary_size=tokenizer.vocabulary_size,
-    )  # fmt: skip
-    randomise(model, seed=2, scale=0.3)
-    path = tmp_path_factory.mktemp("exports") / "words"
-    return model, tokenizer, tfmodels.export(model, tokenizer, path, max_new_tokens=5)
+def export(words, decoder, greedy_export):
+    """(model, tokenizer, folder)."""
+    return decoder, words, greedy_export
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +205,6 @@ def test_page(server, tmp_path):
         browser.run("document.querySelector('#input-max_new_tokens').value = 0")
         browser.run("document.querySelector('#send').click()")
         error = browser.wait("document.querySelector('#answer .error')?.textContent")
-        assert "max_new_tokens must be from 1 to 40" in error
+        assert "max_new_tokens must be from 1 to 24" in error
     finally:
         browser.close()

@@ -270,7 +270,7 @@ class MultiHeadSelfAttention(MultiHeadAttentionBase):
             if not self.causal:
                 raise ValueError("A cache needs causal attention. Received: causal=False.")
             positions = cached_positions(index, ops.shape(inputs)[1])  # (b, q)
-            cache = {name: write(cache[name], keys[name], positions) for name in ("key", "value")}
+            cache = write(cache, keys, positions)
             mask = cached_attention_mask(positions, ops.shape(cache["key"])[2], self.window)
             keys = cache
         outputs, weights = self._attend(inputs, keys, mask, training, position_bias, rotary)

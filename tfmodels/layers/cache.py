@@ -7,13 +7,13 @@ from keras import ops
 
 
 def write(cache, update, positions):
-    """Puts update (b, n, q, h) into cache (b, n, k, h) at each row's positions (b, q).
+    """Puts updates, each (b, n, q, h), into caches, each (b, n, k, h), at each row's positions (b, q).
 
     A scatter, since rows of one batch stand at different positions; it is a core op that writes in
     place inside a compiled loop, and positions after the end of the cache are dropped by none:
     callers bound the length.
     """
-    batch, heads, length, _ = ops.shape(update)
+    batch, heads, length, _ = ops.shape(update["key"])
     shape = (batch, heads, length)
     indices = ops.stack(
         [
@@ -23,4 +23,7 @@ def write(cache, update, positions):
         ],
         axis=-1,
     )  # (b, n, q, 3)
-    return ops.scatter_update(cache, indices, ops.cast(update, cache.dtype))
+    return {
+        name: ops.scatter_update(cache[name], indices, ops.cast(new, cache[name].dtype))
+        for name, new in update.items()
+    }

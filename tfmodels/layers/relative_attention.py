@@ -263,7 +263,7 @@ class RelativeSelfAttention(MultiHeadAttentionBase):
     ):
         keys = self._project_keys(inputs if context is None else context)
         if cache is not None:
-            keys = {name: write(cache[name], keys[name], positions) for name in cache}
+            keys = write(cache, keys, positions)
         # The scale is that of all four terms; on the query, the smaller factor of the product.
         scale = self._size**-0.5
         query = self._split_heads(self.query_dense, inputs, self.num_heads)  # (b, n, q, h)
