@@ -1,7 +1,8 @@
-"""What two choices of tfmodels rest on, measured: python examples/benchmarks/ops.py
+"""What some choices of tfmodels rest on, measured: python examples/benchmarks/ops.py
 
-Rows flattened before a Dense layer against a three-dimensional product, and the fused sparse
-cross-entropy op against softmax and arg max. Prints medians of 15 runs after a warm-up, and ratios.
+Rows flattened before a Dense layer against a three-dimensional product; the fused sparse cross-entropy op
+against softmax and arg max; a mask that is added to attention scores against one that selects; few rows times
+kernels as they stand, cast or turned. Prints medians of 15 runs after a warm-up, and ratios.
 """
 
 import statistics
@@ -45,6 +46,19 @@ def softmax_cross_entropy(logits, labels):
     return tf.reduce_sum(loss), probabilities[0]
 
 
+def attention_scores(query, key, mask, selects):
+    scores = tf.matmul(query * 0.125, key, transpose_b=True)
+    scores = tf.where(mask, scores, -1e9) if selects else scores + tf.where(mask, 0.0, -1e9)
+    return tf.reduce_sum(tf.nn.softmax(scores), axis=-1)
+
+
+def few_rows(x, kernels, turned):
+    """x (rows, dim) through kernels one after another, each cast to the dtype of x."""
+    for kernel in kernels:
+        x = tf.matmul(x, tf.cast(kernel, x.dtype), transpose_b=turned)
+    return tf.cast(x, tf.float32)
+
+
 def main():
     print(f"TensorFlow {tf.__version__}, {len(tf.config.list_physical_devices('GPU'))} GPUs")
     for dtype in (tf.float32, tf.bfloat16):
@@ -58,6 +72,23 @@ def main():
     print(
         f"cross-entropy, 1024 x 4000: fused {fused:.1f} ms, softmax {parts:.1f} ms, ratio {fused / parts:.2f}"
     )
+    query, key = tf.random.normal((8, 12, 31, 64)), tf.random.normal((8, 12, 112, 64))
+    mask = tf.random.uniform((1, 1, 31, 112)) < 0.5  # the same for all rows
+    added, selected = (milliseconds(attention_scores, query, key, mask, f) for f in (False, True))
+    print(f"mask of scores: added {added:.1f} ms, selects {selected:.1f} ms, ratio {added / selected:.0f}")
+    kernels = [tf.Variable(tf.random.normal(shape) / 55) for shape in [(768, 3072), (3072, 768)] * 24]
+    turned = [tf.Variable(tf.transpose(kernel)) for kernel in kernels]
+    cast = [tf.Variable(tf.cast(kernel, tf.bfloat16)) for kernel in turned]
+    for rows in (1, 8):
+        x = tf.random.normal((rows, 768))
+        before, after = milliseconds(few_rows, x, kernels, False), milliseconds(few_rows, x, turned, True)
+        print(f"{rows} rows, float32: {before:.1f} ms, turned {after:.1f} ms, ratio {before / after:.2f}")
+        x = tf.cast(x, tf.bfloat16)
+        before, after = milliseconds(few_rows, x, kernels, False), milliseconds(few_rows, x, cast, True)
+        print(
+            f"{rows} rows, float32 kernels cast to bfloat16: {before:.1f} ms, "
+            f"cast and turned before {after:.1f} ms, ratio {before / after:.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def generate(model, prompts, tokenizer=None, config=None, draft=None, prefix=Non
     return _as_result(result, tokenizer, config, rules)
 
 
-def generate_ids(model, inputs, options, rules, draft=None, turn_kernels=True):
+def generate_ids(model, inputs, options, rules, draft=None, turn_kernels=False):
     """The loop of the options' method, in graph ops.
 
     Args:

@@ -51,7 +51,8 @@ class _ReadyWeights(keras.StatelessScope):
         self._reads = False
 
     def get_current_value(self, variable):
-        if self._reads or len(variable.shape) != 2:
+        # Whole numbers are a quantised layer's, which scales them itself.
+        if self._reads or len(variable.shape) != 2 or not tf.as_dtype(variable.dtype).is_floating:
             return None  # the variable's own
         turned = self._turn_kernels and variable.path.endswith("/kernel")
         if id(variable) not in self._ready:

@@ -13,6 +13,7 @@ from tfmodels.generation.prompts import frame_prompts, special_ids
 from tfmodels.generation.protocol import is_encoder_decoder, prompt_names
 from tfmodels.generation.rules import token_rules
 from tfmodels.generation.score import token_log_probabilities
+from tfmodels.generation.step_model import turns_kernels
 from tfmodels.serving.caches import cache_signatures
 from tfmodels.serving.numbers import Numbers
 from tfmodels.serving.signatures import IDS, ROW_IDS, TEXT, Signature, checked, checked_ids, cut
@@ -70,11 +71,15 @@ class TextGeneration:
         inputs = frame_prompts(self.model, self.tokenizer, ids, self.max_length)
         return inputs, ids.row_lengths() > self.max_length - self._specials
 
+    def _ids(self, inputs, options):
+        turn_kernels = turns_kernels(1, self.config.max_new_tokens)  # servers mostly answer few texts at once
+        return generate_ids(self.model, inputs, options, self.rules, turn_kernels=turn_kernels)
+
     def _default(self):
         options = Options(self.config, self.config.numbers())
 
         def loop(inputs):
-            return generate_ids(self.model, inputs, options, self.rules)
+            return self._ids(inputs, options)
 
         if self.jit_compile:
             compiled = tf.function(loop, jit_compile=True, autograph=False)
@@ -104,7 +109,7 @@ class TextGeneration:
         def generate(text, **tensors):
             options = numbers.options(tensors, tf.size(text))
             inputs, truncated = self._prompts(text)
-            result = generate_ids(self.model, inputs, options, self.rules)
+            result = self._ids(inputs, options)
             texts = detokenize(self.tokenizer, result["token_ids"], result["lengths"])
             longest = tf.reduce_max(tf.concat([result["lengths"], [1]], 0))
             flat = {

@@ -1,0 +1,64 @@
+"""Weights that a loop has made ready against the model's own."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.reference.weights import randomise
+from tfmodels import generate
+from tfmodels.generation.step_model import StepModel, turns_kernels
+from tfmodels.models import gpt2
+
+SIZE = dict(num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=12, max_sequence_length=40)
+
+
+def model_of(dtype, seed=1):
+    model = gpt2("tiny", vocabulary_size=11, dtype=dtype, **SIZE)
+    randomise(model, seed=seed, scale=0.5)
+    return model
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("turn_kernels", [False, True])
+def test_a_step_is_the_models_own(dtype, turn_kernels):
+    model, ids = model_of(dtype), tf.constant([[3, 7], [2, 9]])
+
+    @tf.function(autograph=False)
+    def logits(ready):
+        stepped = StepModel(model, turn_kernels) if ready else model
+
+        def body(i, _):
+            return i + 1, stepped.decode_step(ids, model.init_cache({"token_ids": ids}, 16), 0)[0]
+
+        return tf.while_loop(lambda i, _: i < 1, body, (0, tf.zeros((2, 2, 11), model.compute_dtype)))[1]
+
+    own, ready = (tf.cast(logits(ready), tf.float32) for ready in (False, True))
+    # bfloat16 has 8 bits, and other kernels of the processor round elsewhere.
+    np.testing.assert_allclose(ready, own, atol=1e-6 if dtype == "float32" else 3e-2)
+
+
+def test_the_loop_casts_no_matrix():
+    """All casts stand before it."""
+    model = model_of("mixed_bfloat16")
+    generate(model, {"token_ids": [[3, 7]]}, max_new_tokens=20, stop=())
+    (function,) = vars(model)["_generate_functions"].values()
+    library = function.graph.as_graph_def(add_shapes=True).library.function
+    (body,) = (f for f in library if f.signature.name.startswith("while_body"))
+    shapes = [node.attr["_output_shapes"].list.shape for node in body.node_def if node.op == "Cast"]
+    assert not [shape for (shape,) in shapes if [d.size for d in shape.dim] in ([11, 8], [8, 12], [12, 8])]
+
+
+def test_new_weights_are_read():
+    """Nothing is kept from one call to the next."""
+    first, second = model_of("float32", seed=1), model_of("float32", seed=2)
+    prompt = {"token_ids": [[3, 7]]}
+    options = dict(max_new_tokens=20, stop=())
+    before = generate(first, prompt, **options).token_ids
+    expected = generate(second, prompt, **options).token_ids
+    assert (before != expected).any()
+    first.set_weights(second.get_weights())
+    np.testing.assert_array_equal(generate(first, prompt, **options).token_ids, expected)
+
+
+def test_kernels_are_turned_for_few_rows_and_many_steps():
+    assert turns_kernels(1, 64) and not turns_kernels(32, 64) and not turns_kernels(1, 4)
