@@ -61,4 +61,6 @@ def test_new_weights_are_read():
 
 
 def test_kernels_are_turned_for_few_rows_and_many_steps():
-    assert turns_kernels(1, 64) and not turns_kernels(32, 64) and not turns_kernels(1, 4)
+    model = model_of("float32")
+    assert turns_kernels(model, 1, 64)
+    assert not turns_kernels(model, 32, 64) and not turns_kernels(model, 1, 4)

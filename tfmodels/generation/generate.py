@@ -69,7 +69,7 @@ def generate(model, prompts, tokenizer=None, config=None, draft=None, prefix=Non
     if draft is not None:
         check_draft(model, draft, config)
     rows = len(inputs[prompt_names(model)[0]]) * max(config.num_beams, config.num_return_sequences)
-    turn_kernels = turns_kernels(rows, config.max_new_tokens)
+    turn_kernels = turns_kernels(model, rows, config.max_new_tokens)
     loop = _compiled(model, config, rules, draft, prefix is not None, turn_kernels)
     result = loop(inputs, number_tensors(config))
     return _as_result(result, tokenizer, config, rules)

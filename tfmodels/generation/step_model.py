@@ -5,14 +5,17 @@ import tensorflow as tf
 
 # So many tokens of a row are a step of a loop and no prompt.
 _STEP_TOKENS = 8
-# A product of so few rows is faster with a matrix that has an output a row: each is read in one piece.
-# Turning them all takes as long as some ten steps gain.
-_FEW_ROWS, _MANY_STEPS = 16, 16
+# On a CPU a product of so few rows is faster with a matrix that has an output a row: each is read in one
+# piece. Turning them all takes as long as some ten steps gain, and their memory once more.
+_FEW_ROWS, _MANY_STEPS, _MOST_BYTES = 16, 16, 2**31
 
 
-def turns_kernels(rows, steps):
+def turns_kernels(model, rows, steps):
     """Whether a loop of so many rows and steps gains by kernels that are turned before it."""
-    return rows <= _FEW_ROWS and steps >= _MANY_STEPS
+    if rows > _FEW_ROWS or steps < _MANY_STEPS or tf.config.list_physical_devices("GPU"):
+        return False
+    kernels = [variable for variable in getattr(model, "variables", ()) if _is_kernel(variable)]
+    return sum(4 * variable.shape[0] * variable.shape[1] for variable in kernels) <= _MOST_BYTES
 
 
 class StepModel:
@@ -54,7 +57,7 @@ class _ReadyWeights(keras.StatelessScope):
         # Whole numbers are a quantised layer's, which scales them itself.
         if self._reads or len(variable.shape) != 2 or not tf.as_dtype(variable.dtype).is_floating:
             return None  # the variable's own
-        turned = self._turn_kernels and variable.path.endswith("/kernel")
+        turned = self._turn_kernels and _is_kernel(variable)
         if id(variable) not in self._ready:
             self._reads = True
             with self._graph.as_default():
@@ -63,3 +66,7 @@ class _ReadyWeights(keras.StatelessScope):
             self._reads = False
         value = self._ready[id(variable)]
         return tf.transpose(value) if turned else value
+
+
+def _is_kernel(variable):
+    return len(variable.shape) == 2 and variable.path.endswith("/kernel")

@@ -72,7 +72,8 @@ class TextGeneration:
         return inputs, ids.row_lengths() > self.max_length - self._specials
 
     def _ids(self, inputs, options):
-        turn_kernels = turns_kernels(1, self.config.max_new_tokens)  # servers mostly answer few texts at once
+        # Servers mostly answer few texts at once.
+        turn_kernels = turns_kernels(self.model, 1, self.config.max_new_tokens)
         return generate_ids(self.model, inputs, options, self.rules, turn_kernels=turn_kernels)
 
     def _default(self):
