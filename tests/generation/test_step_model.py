@@ -20,10 +20,10 @@ def model_of(dtype, seed=1):
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("turn_kernels", [False, True])
-def test_a_step_is_the_models_own(dtype, turn_kernels):
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_step_is_the_models_own(dtype, turn_kernels, eager):
     model, ids = model_of(dtype), tf.constant([[3, 7], [2, 9]])
 
-    @tf.function(autograph=False)
     def logits(ready):
         stepped = StepModel(model, turn_kernels) if ready else model
 
@@ -32,7 +32,8 @@ def test_a_step_is_the_models_own(dtype, turn_kernels):
 
         return tf.while_loop(lambda i, _: i < 1, body, (0, tf.zeros((2, 2, 11), model.compute_dtype)))[1]
 
-    own, ready = (tf.cast(logits(ready), tf.float32) for ready in (False, True))
+    run = logits if eager else tf.function(logits, autograph=False)
+    own, ready = (tf.cast(run(ready), tf.float32) for ready in (False, True))
     # bfloat16 has 8 bits, and other kernels of the processor round elsewhere.
     np.testing.assert_allclose(ready, own, atol=1e-6 if dtype == "float32" else 3e-2)
 

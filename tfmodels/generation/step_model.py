@@ -1,5 +1,7 @@
 """A model as a loop runs it, token by token."""
 
+import contextlib
+
 import keras
 import tensorflow as tf
 
@@ -44,12 +46,12 @@ class StepModel:
 
 
 class _ReadyWeights(keras.StatelessScope):
-    """Gives layers their matrices as tensors of the graph in which this was made."""
+    """Gives layers their matrices as tensors of the graph in which this was made, or eager ones."""
 
     def __init__(self, turn_kernels):
         super().__init__()
         self._turn_kernels = turn_kernels
-        self._graph = tf.compat.v1.get_default_graph()
+        self._graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
         self._ready = {}
         self._reads = False
 
@@ -60,7 +62,7 @@ class _ReadyWeights(keras.StatelessScope):
         turned = self._turn_kernels and _is_kernel(variable)
         if id(variable) not in self._ready:
             self._reads = True
-            with self._graph.as_default():
+            with self._graph.as_default() if self._graph else contextlib.nullcontext():
                 value = tf.convert_to_tensor(variable.value)  # cast as the layer that reads it asks
                 self._ready[id(variable)] = tf.transpose(value) if turned else value
             self._reads = False
