@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests.reference.weights import randomise
-from tfmodels import generate
+from tfmodels import GenerationConfig, generate
 from tfmodels.generation.step_model import StepModel, turns_kernels
 from tfmodels.models import gpt2
 
@@ -65,3 +65,7 @@ def test_kernels_are_turned_for_few_rows_and_many_steps():
     model = model_of("float32")
     assert turns_kernels(model, 1, 64)
     assert not turns_kernels(model, 32, 64) and not turns_kernels(model, 1, 4)
+    assert GenerationConfig().rows_a_prompt() == 1  # the beams of the default are those of another method
+    assert GenerationConfig(method="beam", num_beams=5).rows_a_prompt() == 5
+    assert GenerationConfig(method="sample", num_return_sequences=3).rows_a_prompt() == 3
+    assert GenerationConfig(method="contrastive", top_k=6).rows_a_prompt() == 6

@@ -171,6 +171,11 @@ class GenerationConfig:
                 f"method={self.method!r}, num_beams={self.num_beams}."
             )
 
+    def rows_a_prompt(self):
+        """How many texts a step of the loop extends for each prompt."""
+        candidates = {"beam": self.num_beams, "diverse_beam": self.num_beams, "contrastive": self.top_k}
+        return candidates.get(self.method, self.num_return_sequences)
+
     def numbers(self):
         """The values of this config that a compiled loop takes as tensors, by name."""
         return {name: getattr(self, name) for name in _NUMBERS}

@@ -68,7 +68,7 @@ def generate(model, prompts, tokenizer=None, config=None, draft=None, prefix=Non
     config, inputs, rules = prepare(model, prompts, tokenizer, config, options, prefix)
     if draft is not None:
         check_draft(model, draft, config)
-    rows = len(inputs[prompt_names(model)[0]]) * max(config.num_beams, config.num_return_sequences)
+    rows = len(inputs[prompt_names(model)[0]]) * config.rows_a_prompt()
     turn_kernels = turns_kernels(model, rows, config.max_new_tokens)
     loop = _compiled(model, config, rules, draft, prefix is not None, turn_kernels)
     result = loop(inputs, number_tensors(config))
