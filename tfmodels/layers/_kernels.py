@@ -13,6 +13,7 @@ from tfmodels.layers.masks import mask_scores
 _BLOCK_ROWS = 256
 
 
+@tf.function(autograph=False)  # traced once for all layers of a model, whose shapes are the same
 def blockwise_attention(query, key, value, query_mask, key_mask, causal, window, dropout=0.0, seed=None):
     """Attention without the whole (query_length, key_length) matrix of weights, in either direction.
 
@@ -38,8 +39,6 @@ def blockwise_attention(query, key, value, query_mask, key_mask, causal, window,
     starts, ends = _key_ranges(blocks, query_mask, key_mask, tf.shape(key)[2], causal, window)
     if query_mask is not None:
         query_mask = tf.pad(query_mask, [[0, 0], [0, missing]])
-        # Of this graph: a condition's backward pass cannot take tensors from outside any.
-        key_mask = tf.identity(key_mask)
 
     def cut(x):  # (b, n, q, h) -> (i, b, n, r, h)
         x = tf.pad(x, [[0, 0], [0, 0], [0, missing], [0, 0]])
