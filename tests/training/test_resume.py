@@ -71,7 +71,10 @@ def make_model(kind="arrays", **changes):
         model.compile(keras.optimizers.AdamW(1e-2), stateful=True)
         return model
     model = gpt2("tiny", **SIZES | changes, max_sequence_length=9, dropout=0.2)
-    model.compile(keras.optimizers.AdamW(1e-2))
+    own = {}
+    if kind == "passes":  # Keras's own loss and metrics, made anew by a resumed run
+        own = dict(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    model.compile(keras.optimizers.AdamW(1e-2), **own)
     return model
 
 

@@ -21,7 +21,12 @@ class StrategyModel(keras.Model):
                 data_batch = tf.nest.map_structure(_first_local, next(batches))
                 break
             iterator = None
-        super()._maybe_symbolic_build(iterator, data_batch)
+        if vars(self).get("_run"):
+            # What a checkpoint puts back must be there before the first step, where Keras makes the
+            # metrics of `compile(loss=..., metrics=...)`.
+            self._symbolic_build(iterator, data_batch)
+        else:
+            super()._maybe_symbolic_build(iterator, data_batch)
 
     def _logs_of_replica(self, logs):
         """Logs of a step as Keras can reduce them: over several workers it takes means along axis 0."""
