@@ -24,7 +24,8 @@ class StrategyModel(keras.Model):
         if vars(self).get("_run"):
             # What a checkpoint puts back must be there before the first step, where Keras makes the
             # metrics of `compile(loss=..., metrics=...)`.
-            self._symbolic_build(iterator, data_batch)
+            with self.distribute_strategy.scope():
+                self._symbolic_build(iterator, data_batch)
         else:
             super()._maybe_symbolic_build(iterator, data_batch)
 
