@@ -151,6 +151,32 @@ def test_targets_are_needed():
         model.fit(batch()[0], verbose=0)
 
 
+@pytest.mark.parametrize("wrong", [13, -100])
+def test_targets_outside_the_vocabulary(wrong):
+    model = gpt2("tiny", **SMALL | {"num_layers": 1})
+    model.compile(keras.optimizers.SGD(0.1))
+    ids = np.ones((4, 6), "int32")
+    targets = ids.copy()
+    targets[2, 3] = wrong
+    data = tf.data.Dataset.from_tensor_slices(({"token_ids": ids}, targets)).batch(4)
+    for method in (model.fit, model.evaluate):
+        with pytest.raises(
+            ValueError, match=f"below the vocabulary size, 13. Received: {wrong}. .*sample_weight"
+        ):
+            method(data, verbose=0)
+    targets[2, 3] = 1
+    ids[0, 1] = 14
+    data = tf.data.Dataset.from_tensor_slices(({"token_ids": ids}, targets)).batch(4)
+    with pytest.raises(ValueError, match="not in its table, of 13 rows. Received: 14"):
+        model.evaluate(data, verbose=0)
+
+
+def test_a_target_without_weight_may_be_anything():
+    hidden, kernel = tf.ones((2, 3)), tf.ones((5, 3))
+    loss, _, _ = losses.vocabulary_loss(hidden, kernel, tf.constant([1, -100]), tf.constant([1.0, 0.0]))
+    np.testing.assert_allclose(loss, np.log(5.0), rtol=1e-6)
+
+
 def test_schedules():
     rate = InverseSquareRoot(0.5, warmup_steps=4)
     # Section 5.3: rises by the step, then falls by its inverse square root.

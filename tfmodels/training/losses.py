@@ -5,6 +5,8 @@ Shape letters: r rows (tokens), d hidden_dim, v vocabulary.
 
 import tensorflow as tf
 
+from tfmodels.training.errors import check_targets
+
 # 1024 rows x 50k words x 4 bytes = 200 MB held at once at the most; fewer rows lose GEMM speed.
 _BLOCK_ROWS = 1024
 
@@ -33,10 +35,13 @@ def vocabulary_loss(
         A tuple of float32 scalars, sums over rows times their weights: the loss, the negative
         log-likelihood in nats, and the rows whose most probable word is the label. Only the loss
         has a gradient.
+
+    Raises:
+        InvalidArgumentError: a label of a row that counts is outside the vocabulary.
     """
     kept = tf.where(weights != 0)[:, 0]
     hidden = tf.gather(hidden, kept)
-    labels, weights = tf.gather(labels, kept), tf.gather(weights, kept)
+    labels, weights = check_targets(tf.gather(labels, kept), kernel.shape[0]), tf.gather(weights, kept)
     if bias is not None:
         # A bias is the weight of one more input that is always 1: no rule below needs to know of it.
         hidden = tf.concat([hidden, tf.ones_like(hidden[:, :1])], axis=1)  # (r, d + 1)

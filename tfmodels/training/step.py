@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tfmodels.training._keras_internals import StrategyModel, leave_out_of_weight_decay
+from tfmodels.training.errors import in_plain_words
 from tfmodels.training.losses import vocabulary_loss
 from tfmodels.training.metrics import Perplexity, WeightedSum
 from tfmodels.training.micro_batches import pad_rows, row_count, sum_over_parts
@@ -101,7 +102,13 @@ class TaskModel(ResumableFit, StrategyModel):
         callbacks = with_callbacks(callbacks, own)
         if not is_chief(self.distribute_strategy):
             verbose, callbacks = 0, without_writers(callbacks)
-        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+        with in_plain_words():
+            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        """As `keras.Model.evaluate`."""
+        with in_plain_words():
+            return super().evaluate(*args, **kwargs)
 
     def run_variables(self):
         """The counts too belong to a checkpoint."""

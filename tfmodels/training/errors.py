@@ -1,0 +1,47 @@
+"""Plain words for what TensorFlow reports from within a step, at the end of its own stack."""
+
+import contextlib
+import re
+
+import tensorflow as tf
+
+# What `tf.debugging` and gathers on a CPU say; on a GPU gathers of a wrong index give zeros.
+_OF_TARGETS = "Targets must be at least 0 and below the vocabulary size"
+_OF_INDEX = re.compile(r"indices\[[\d, ]*\] = (-?\d+) is not in \[0, (\d+)\)")
+
+
+def check_targets(targets, vocabulary_size):
+    """Targets that fail the step if one is no word: int tensor, (rows,)."""
+    wrong = tf.boolean_mask(targets, (targets < 0) | (targets >= vocabulary_size))
+    check = tf.debugging.Assert(
+        tf.equal(tf.size(wrong), 0), [_OF_TARGETS, vocabulary_size, wrong], summarize=5
+    )
+    with tf.control_dependencies([] if check is None else [check]):  # None: checked at once
+        return tf.identity(targets)
+
+
+@contextlib.contextmanager
+def in_plain_words():
+    """Within it a wrong id or target raises a ValueError that names it, a lost worker a ConnectionError."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        targets = re.search(rf"{_OF_TARGETS}\]? \[(\d+)\]? \[([-\d ]+)", error.message)
+        if targets:
+            raise ValueError(
+                f"{_OF_TARGETS}, {targets[1]}. Received: {targets[2]}. Use the tokenizer that the model was "
+                "built for, and give targets that shall not count a sample_weight of 0."
+            ) from error
+        index = _OF_INDEX.search(error.message)
+        if index:
+            raise ValueError(
+                f"A token id, a target or a position is not in its table, of {index[2]} rows. Received: "
+                f"{index[1]}. Use the tokenizer that the model was built for, and texts within its length."
+            ) from error
+        raise
+    except tf.errors.UnavailableError as error:  # what several workers tell of one another
+        lost = ", ".join(sorted(set(re.findall(r"task:(\d+)", error.message))))
+        raise ConnectionError(
+            f"All workers must stay to the end. Received: no answer from worker {lost}, see its log. Start "
+            "the same command on all again: with the callback Resume it goes on from the last checkpoint."
+        ) from error
