@@ -33,11 +33,10 @@ def beam_search(model, inputs, prompt, lengths, options, rules):
     Returns:
         As `loop.decode`: of each row the `num_return_sequences` best, best first.
     """
-    beams, new_tokens = options.num_beams, options.max_new_tokens
+    beams = options.num_beams
     groups = options.num_beam_groups if options.method == "diverse_beam" else 1
     by_row = options.repeated(beams)
-    cache, limits, last_index = prefill(model, inputs, prompt, lengths, new_tokens)
-    limits = limits if options.limits is None else tf.minimum(limits, options.limits)
+    cache, limits, last_index = prefill(model, inputs, prompt, lengths, options)
     batch = tf.shape(prompt)[0]
     group = _Group(beams // groups, lengths, limits, options, rules)
     first = group.begin(prompt)

@@ -5,6 +5,7 @@ import difflib
 
 import tensorflow as tf
 
+CACHE_DTYPES = ("float32", "bfloat16", "int8")
 METHODS = ("greedy", "sample", "beam", "diverse_beam", "contrastive")
 BEAM_METHODS = ("beam", "diverse_beam")
 # Options that belong to one method -> their values that change nothing.
@@ -67,7 +68,10 @@ class GenerationConfig:
             the model never writes ends nothing. (): nothing ends a text; None: the end token.
         draft_tokens: int, guesses at a time, with a draft.
         seed: int, of sampling. A prompt gives the same text whatever else is in its batch.
+        cache_dtype: "float32", "bfloat16" or "int8", of the keys and values of past tokens; None: what
+            the model computes in. "int8" has a scale for each position and head.
         return_scores: bool, whether the result has `log_probabilities`.
+        return_attention: bool, whether the result of `generate` has `attention`.
     """
 
     max_new_tokens: int = 64
@@ -94,7 +98,9 @@ class GenerationConfig:
     stop: tuple | None = None
     draft_tokens: int = 4
     seed: int = 0
+    cache_dtype: str | None = None
     return_scores: bool = False
+    return_attention: bool = False
 
     def __post_init__(self):
         def check(name, fine, rule):
@@ -119,6 +125,8 @@ class GenerationConfig:
         check("early_stopping", isinstance(self.early_stopping, bool), "True or False")
         check("repetition_penalty", self.repetition_penalty > 0, "above 0 (1: none)")
         check("no_repeat_ngram_size", self.no_repeat_ngram_size >= 0, "at least 0")
+        dtypes = (None, *CACHE_DTYPES)
+        check("cache_dtype", self.cache_dtype in dtypes, f"one of {', '.join(map(str, dtypes))}")
         stop = self.stop or ()
         check("stop", isinstance(stop, tuple | list), "a tuple of ids and strings")
         strings = [each for each in stop if isinstance(each, str)]
