@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import math
+from numbers import Integral, Real
 
 import tensorflow as tf
 
@@ -24,6 +26,9 @@ _NUMBERS = _OF_SAMPLING | {
     "max_new_tokens": None,
     "seed": None,
 }
+
+# The type of a field -> what its value must be.
+_KINDS = {int: (Integral, "a whole number"), float: (Real, "a finite number"), bool: (bool, "True or False")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +112,12 @@ class GenerationConfig:
             if not fine:
                 raise ValueError(f"{name} must be {rule}. Received: {getattr(self, name)!r}.")
 
+        for field in dataclasses.fields(self):
+            kind, rule = _KINDS.get(field.type, (object, ""))
+            value = getattr(self, field.name)
+            if isinstance(value, kind) and kind in (Integral, Real):
+                check(field.name, not isinstance(value, bool) and math.isfinite(value), rule)
+            check(field.name, isinstance(value, kind), rule)
         check("max_new_tokens", self.max_new_tokens >= 1, "at least 1")
         check("min_new_tokens", 0 <= self.min_new_tokens <= self.max_new_tokens, "from 0 to max_new_tokens")
         check("method", self.method in METHODS, f"one of {', '.join(METHODS)}")
@@ -122,7 +133,6 @@ class GenerationConfig:
         check("length_penalty", self.length_penalty >= 0, "at least 0")
         check("draft_tokens", self.draft_tokens >= 1, "at least 1")
         check("seed", 0 <= self.seed < 2**31, "from 0 to 2 ** 31 - 1")
-        check("early_stopping", isinstance(self.early_stopping, bool), "True or False")
         check("repetition_penalty", self.repetition_penalty > 0, "above 0 (1: none)")
         check("no_repeat_ngram_size", self.no_repeat_ngram_size >= 0, "at least 0")
         dtypes = (None, *CACHE_DTYPES)
@@ -226,7 +236,9 @@ class Options:
 
 def make_generation_config(config=None, options=None):
     """A `GenerationConfig` with options overridden; ValueError for unknown ones."""
-    config, options = config or GenerationConfig(), options or {}
+    config, options = GenerationConfig() if config is None else config, options or {}
+    if not isinstance(config, GenerationConfig):
+        raise ValueError(f"config must be a GenerationConfig, or None. Received: {config!r:.100}.")
     fields = [field.name for field in dataclasses.fields(GenerationConfig)]
     for name in options:
         if name not in fields:
