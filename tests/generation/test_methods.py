@@ -43,7 +43,7 @@ def test_diverse_beams(decoder, forced):  # noqa: F811
 
     What is forced costs nothing.
     """
-    penalty, steps = 1.5, 2
+    penalty, steps = 1.5, 4
     options = dict(method="diverse_beam", num_beams=3, num_beam_groups=3, num_return_sequences=3, stop=())
     found = generate(
         decoder,
