@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tests.reference.weights import randomise
 from tfmodels import GenerationConfig, generate
-from tfmodels.models import gpt2, transformer
+from tfmodels.models import bert, gpt2, transformer
 
 SMALL = dict(num_layers=2, num_heads=3, hidden_dim=12, intermediate_dim=11, max_sequence_length=9)
 PROMPTS = [[3, 7, 1], [9], [0, 4, 4, 11, 2]]
@@ -204,7 +204,14 @@ def test_the_compiled_function_goes_with_the_model(tokenizer):
         ({"ids": [[1]]}, {}, "under 'token_ids'. Received: ids"),
         ("text", {}, "tokenizer=None"),
         ({"token_ids": [[1]]}, {"tempature": 1}, "mean 'temperature'"),
+        ({"token_ids": [[1], [1, 2]]}, {}, "rows of one length"),
+        ({"token_ids": [[1.5]]}, {}, "must be whole numbers"),
+        ({"token_ids": [[1, 2]], "padding_mask": [[1, 2]]}, {}, "0 for padding. Received: 2"),
+        ([[1, 2]], {}, "a dict of ids such as {'token_ids': .*Received: ..1, 2"),
+        ({"token_ids": [[1]]}, {"config": {"top_p": 1}}, "config must be a GenerationConfig"),
         ({"token_ids": [[1]]}, {"max_new_tokens": 0}, "max_new_tokens.*Received: 0"),
+        ({"token_ids": [[1]]}, {"max_new_tokens": 2.5}, "a whole number. Received: 2.5"),
+        ({"token_ids": [[1]]}, {"repetition_penalty": float("nan")}, "a finite number. Received: nan"),
         ({"token_ids": [[1]]}, {"method": "best"}, "contrastive. Received: 'best'"),
         ({"token_ids": [[1]]}, {"temperature": 0.0}, "temperature.*Received: 0.0"),
     ],
@@ -212,6 +219,17 @@ def test_the_compiled_function_goes_with_the_model(tokenizer):
 def test_bad_input(decoder, prompts, options, message):
     with pytest.raises(ValueError, match=message):
         generate(decoder, prompts, **options)
+
+
+def test_no_more_room_than_the_model_has(decoder):
+    """Memory for a billion tokens would not be there."""
+    result = generate(decoder, padded(PROMPTS), max_new_tokens=10**9, stop=())
+    assert result.lengths.tolist() == [7, 9, 5]
+
+
+def test_a_model_that_writes_nothing():
+    with pytest.raises(ValueError, match="one that writes text.*Received: Bert"):
+        generate(bert("tiny", num_layers=1), "text")
 
 
 def test_bad_tokenizer_and_no_prompts(decoder, tokenizer):

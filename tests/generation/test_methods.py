@@ -37,9 +37,13 @@ def test_contrastive_search(decoder):  # noqa: F811
     assert [row[:4] for row in found] != plain
 
 
-def test_diverse_beams(decoder):  # noqa: F811
-    """Three groups of one beam each: greedy search that pays for the tokens of the groups before."""
-    penalty, steps = 1.5, 2
+@pytest.mark.parametrize("forced", [(), (4,)])
+def test_diverse_beams(decoder, forced):  # noqa: F811
+    """Three groups of one beam each: greedy search that pays for the tokens of the groups before.
+
+    What is forced costs nothing.
+    """
+    penalty, steps = 1.5, 4
     options = dict(method="diverse_beam", num_beams=3, num_beam_groups=3, num_return_sequences=3, stop=())
     found = generate(
         decoder,
@@ -47,13 +51,17 @@ def test_diverse_beams(decoder):  # noqa: F811
         diversity_penalty=penalty,
         length_penalty=0.0,
         max_new_tokens=steps,
+        forced_tokens=forced,
         **options,
     )
     for row, prompt in enumerate(PROMPTS):
         groups = [[0.0, []] for _ in range(3)]
-        for _ in range(steps):
+        for step in range(steps):
             taken = np.zeros(13)
             for group in groups:
+                if step < len(forced):
+                    group[1] = [forced[step]]
+                    continue
                 scores = log_probabilities(decoder, prompt, group[1]) - penalty * taken
                 token = int(scores.argmax())
                 taken[token] += 1

@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.generation.test_generation import Ids
 from tests.reference.weights import randomise
-from tfmodels import GenerationConfig, generate
+from tfmodels import GenerationConfig, generate, stream
 from tfmodels.generation.step_model import StepModel, turns_kernels
 from tfmodels.models import gpt2
+
+
+class SmallIds(Ids):
+    vocabulary_size = 11
+
 
 SIZE = dict(num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=12, max_sequence_length=40)
 
@@ -45,8 +51,26 @@ def test_the_loop_casts_no_matrix():
     (function,) = vars(model)["_generate_functions"].values()
     library = function.graph.as_graph_def(add_shapes=True).library.function
     (body,) = (f for f in library if f.signature.name.startswith("while_body"))
-    shapes = [node.attr["_output_shapes"].list.shape for node in body.node_def if node.op == "Cast"]
-    assert not [shape for (shape,) in shapes if [d.size for d in shape.dim] in ([11, 8], [8, 12], [12, 8])]
+    assert not cast_matrices(body.node_def)
+
+
+def test_a_stream_casts_no_matrix():
+    """All casts stand before its first step, and new weights are read by the next stream."""
+    model, new = model_of("mixed_bfloat16"), model_of("mixed_bfloat16", seed=2)
+    prompt, options = {"token_ids": [[3, 7]]}, dict(max_new_tokens=20, stop=())
+    list(stream(model, prompt, SmallIds, **options))
+    functions = {key[0]: function for key, function in vars(model)["_generate_functions"].items()}
+    nodes = {name: each.graph.as_graph_def(add_shapes=True).node for name, each in functions.items()}
+    assert cast_matrices(nodes["stream"]) and not cast_matrices(nodes["stream step"])
+    model.set_weights(new.get_weights())
+    text = "".join(stream(model, prompt, SmallIds, **options))
+    assert text == generate(new, prompt, SmallIds, **options).text[0]
+
+
+def cast_matrices(nodes):
+    """Casts to a shape of the model's matrices."""
+    shapes = [node.attr["_output_shapes"].list.shape for node in nodes if node.op == "Cast"]
+    return [shape for (shape,) in shapes if [d.size for d in shape.dim] in ([11, 8], [8, 12], [12, 8])]
 
 
 def test_new_weights_are_read():

@@ -23,12 +23,13 @@ class Bytes:
         return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
 
 
-@pytest.mark.parametrize("method", ["greedy", "sample"])
+@pytest.mark.parametrize("method", ["greedy", "sample", "contrastive"])
 def test_pieces_join_to_the_text(decoder, method):  # noqa: F811
     broken = 0
     for prompt in PROMPTS[:2]:
         for seed in range(3 if method == "sample" else 1):
             options = dict(method=method, seed=seed, max_new_tokens=8)
+            options |= dict(top_k=3) if method == "contrastive" else {}
             pieces = list(stream(decoder, {"token_ids": [prompt]}, Bytes, **options))
             whole = generate(decoder, {"token_ids": [prompt]}, Bytes, **options)
             assert "".join(pieces) == whole.text[0] and all(pieces)
@@ -96,7 +97,8 @@ def test_stop_strings_of_beams_and_samples(decoder):  # noqa: F811
 @pytest.mark.parametrize(
     "prompt, options, message",
     [
-        ({"token_ids": [[1]]}, dict(method="beam"), "one text with method"),
+        ({"token_ids": [[1]]}, dict(method="beam"), "none is before the end. Received: method='beam'"),
+        ({"token_ids": [[1]]}, dict(method="sample", num_return_sequences=2), "one text"),
         ({"token_ids": [[1], [2]]}, {}, "2 prompts"),
         (["a", "b"], {}, "one prompt"),
         ({"token_ids": [[1]]}, dict(stop=("",)), "none empty"),

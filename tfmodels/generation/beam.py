@@ -33,35 +33,27 @@ def beam_search(model, inputs, prompt, lengths, options, rules):
     Returns:
         As `loop.decode`: of each row the `num_return_sequences` best, best first.
     """
-    beams, new_tokens = options.num_beams, options.max_new_tokens
+    beams = options.num_beams
     groups = options.num_beam_groups if options.method == "diverse_beam" else 1
-    by_row = options.repeated(beams)
-    cache, limits, last_index = prefill(model, inputs, prompt, lengths, new_tokens)
-    limits = limits if options.limits is None else tf.minimum(limits, options.limits)
+    cache, limits, last_index = prefill(model, inputs, prompt, lengths, options)
     batch = tf.shape(prompt)[0]
     group = _Group(beams // groups, lengths, limits, options, rules)
     first = group.begin(prompt)
-    cache, prompts, starts, all_limits = repeat((cache, prompt, lengths, limits), beams)
+    cache, prompts, starts = repeat((cache, prompt, lengths), beams)
 
     def body(step, token, states, cache):
         index = tf.minimum(starts - 1 + step, last_index)
         logits, cache = model.decode_step(token[:, None], cache, index)
         vocabulary = logits.shape[-1]
         own = tf.nn.log_softmax(tf.cast(logits[:, 0], tf.float32))  # (b * k, v)
-        history = tf.concat([state["open"]["tokens"] for state in states], axis=1)  # (b, k, t)
-        history = tf.reshape(history, (batch * beams, -1))
-        scores = adjust(own, history, starts + step, step, all_limits, by_row, rules)
-        # Each a list with an entry a group: (b, s, v).
-        own, scores = (
-            tf.split(tf.reshape(each, (batch, beams, vocabulary)), groups, axis=1) for each in (own, scores)
-        )
+        own = tf.split(tf.reshape(own, (batch, beams, vocabulary)), groups, axis=1)  # of each (b, s, v)
         taken = tf.zeros((batch, vocabulary))
         tokens, parents, new_states = [], [], []
         for i, state in enumerate(states):
-            if i:
-                scores[i] -= options.diversity_penalty * taken[:, None]
+            # Before all rules, which may force a token: what must be costs no group more.
+            scores = own[i] - options.diversity_penalty * taken[:, None] if i else own[i]
             writes = tf.cast(~state["done"], tf.float32)[:, None]
-            token, parent, state = group.advance(step, state, own[i], scores[i])
+            token, parent, state = group.advance(step, state, own[i], scores)
             taken += writes * tf.reduce_sum(tf.one_hot(token, vocabulary), axis=1)
             tokens.append(token)
             parents.append(parent + i * group.size)
@@ -95,6 +87,7 @@ class _Group:
         self.size = size
         self._lengths, self._limits = lengths, limits
         self._options, self._rules = options, rules
+        self._by_row = options.repeated(size)
 
     def begin(self, prompt):
         """The state before the first token: open beams and ended hypotheses, (batch, size, ...)."""
@@ -125,13 +118,14 @@ class _Group:
             step: int scalar.
             state: as of `begin`.
             own: float32 tensor, (b, s, v), the model's log-probabilities.
-            scores: float32 tensor, (b, s, v), by which to choose.
+            scores: float32 tensor, (b, s, v), by which to choose, before the rules.
 
         Returns:
             The tokens of the open beams and the beams that they extend, both (b, s), and the state.
         """
         open_, ended, done = state["open"], state["ended"], state["done"]
         batch, vocabulary = tf.shape(own)[0], own.shape[-1]
+        scores = self._adjusted(step, open_["tokens"], scores)
         # So many candidates that enough stay open even if each beam's stop tokens are among them.
         candidates = self.size * (1 + max(len(self._rules.stop), 1))
         total = tf.reshape(open_["score"][:, :, None] + scores, (batch, self.size * vocabulary))
@@ -159,6 +153,15 @@ class _Group:
         if self._options.early_stopping:
             done = done | (worst > _NEVER)
         return token, parent, {"open": open_, "ended": ended, "done": done}
+
+    def _adjusted(self, step, tokens, scores):
+        """Scores (b, s, v) after tokens (b, s, t) as the options and rules have them."""
+        rows = tf.shape(tokens)[0] * self.size
+        lengths, limits = repeat((self._lengths, self._limits), self.size)
+        flat = tf.reshape(scores, (rows, scores.shape[-1]))
+        history = tf.reshape(tokens, (rows, -1))
+        flat = adjust(flat, history, lengths + step, step, limits, self._by_row, self._rules)
+        return tf.reshape(flat, tf.shape(scores))
 
     def _penalised(self, log_probability, length):
         return log_probability / tf.cast(length, tf.float32) ** self._options.length_penalty

@@ -2,9 +2,12 @@
 
 import dataclasses
 import difflib
+import math
+from numbers import Integral, Real
 
 import tensorflow as tf
 
+CACHE_DTYPES = ("float32", "bfloat16", "int8")
 METHODS = ("greedy", "sample", "beam", "diverse_beam", "contrastive")
 BEAM_METHODS = ("beam", "diverse_beam")
 # Options that belong to one method -> their values that change nothing.
@@ -23,6 +26,9 @@ _NUMBERS = _OF_SAMPLING | {
     "max_new_tokens": None,
     "seed": None,
 }
+
+# The type of a field -> what its value must be.
+_KINDS = {int: (Integral, "a whole number"), float: (Real, "a finite number"), bool: (bool, "True or False")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +73,10 @@ class GenerationConfig:
             the model never writes ends nothing. (): nothing ends a text; None: the end token.
         draft_tokens: int, guesses at a time, with a draft.
         seed: int, of sampling. A prompt gives the same text whatever else is in its batch.
+        cache_dtype: "float32", "bfloat16" or "int8", of the keys and values of past tokens; None: what
+            the model computes in. "int8" has a scale for each position and head.
         return_scores: bool, whether the result has `log_probabilities`.
+        return_attention: bool, whether the result of `generate` has `attention`.
     """
 
     max_new_tokens: int = 64
@@ -94,13 +103,21 @@ class GenerationConfig:
     stop: tuple | None = None
     draft_tokens: int = 4
     seed: int = 0
+    cache_dtype: str | None = None
     return_scores: bool = False
+    return_attention: bool = False
 
     def __post_init__(self):
         def check(name, fine, rule):
             if not fine:
                 raise ValueError(f"{name} must be {rule}. Received: {getattr(self, name)!r}.")
 
+        for field in dataclasses.fields(self):
+            kind, rule = _KINDS.get(field.type, (object, ""))
+            value = getattr(self, field.name)
+            if isinstance(value, kind) and kind in (Integral, Real):
+                check(field.name, not isinstance(value, bool) and math.isfinite(value), rule)
+            check(field.name, isinstance(value, kind), rule)
         check("max_new_tokens", self.max_new_tokens >= 1, "at least 1")
         check("min_new_tokens", 0 <= self.min_new_tokens <= self.max_new_tokens, "from 0 to max_new_tokens")
         check("method", self.method in METHODS, f"one of {', '.join(METHODS)}")
@@ -116,9 +133,10 @@ class GenerationConfig:
         check("length_penalty", self.length_penalty >= 0, "at least 0")
         check("draft_tokens", self.draft_tokens >= 1, "at least 1")
         check("seed", 0 <= self.seed < 2**31, "from 0 to 2 ** 31 - 1")
-        check("early_stopping", isinstance(self.early_stopping, bool), "True or False")
         check("repetition_penalty", self.repetition_penalty > 0, "above 0 (1: none)")
         check("no_repeat_ngram_size", self.no_repeat_ngram_size >= 0, "at least 0")
+        dtypes = (None, *CACHE_DTYPES)
+        check("cache_dtype", self.cache_dtype in dtypes, f"one of {', '.join(map(str, dtypes))}")
         stop = self.stop or ()
         check("stop", isinstance(stop, tuple | list), "a tuple of ids and strings")
         strings = [each for each in stop if isinstance(each, str)]
@@ -218,7 +236,9 @@ class Options:
 
 def make_generation_config(config=None, options=None):
     """A `GenerationConfig` with options overridden; ValueError for unknown ones."""
-    config, options = config or GenerationConfig(), options or {}
+    config, options = GenerationConfig() if config is None else config, options or {}
+    if not isinstance(config, GenerationConfig):
+        raise ValueError(f"config must be a GenerationConfig, or None. Received: {config!r:.100}.")
     fields = [field.name for field in dataclasses.fields(GenerationConfig)]
     for name in options:
         if name not in fields:

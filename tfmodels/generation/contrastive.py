@@ -5,7 +5,7 @@ Shape letters: b rows, k candidates, t tokens of prompt and text, d hidden_dim, 
 
 import tensorflow as tf
 
-from tfmodels.generation.loop import accept, begin, finish
+from tfmodels.generation import loop
 from tfmodels.generation.rules import adjust
 
 
@@ -18,6 +18,17 @@ def contrastive_search(model, inputs, prompt, lengths, options, rules):
     Args and returns as of `loop.decode`.
     """
     state = begin(model, inputs, prompt, lengths, options)
+    (state,) = tf.while_loop(
+        lambda state: ~tf.reduce_all(state["done"]),
+        lambda state: (advance(model, state, options, rules),),
+        (state,),
+    )
+    return loop.finish(state, options)
+
+
+def begin(model, inputs, prompt, lengths, options):
+    """The state before the first token: that of `loop.begin`, with logits and hidden states."""
+    state = loop.begin(model, inputs, prompt, lengths, options)
     # A candidate is fed before it is chosen, so the cache must have room for it.
     room = state["last_index"] + 1 - lengths
     state["limits"] = tf.minimum(state["limits"], room)
@@ -25,15 +36,11 @@ def contrastive_search(model, inputs, prompt, lengths, options, rules):
     logits, state["cache"], hidden = model.decode_step(prompt, state["cache"], 0, return_hidden=True)
     state["logits"] = tf.cast(tf.gather(logits, lengths - 1, batch_dims=1), tf.float32)  # (b, v)
     state["hidden"] = tf.pad(_unit(hidden), ((0, 0), (0, options.max_new_tokens), (0, 0)))  # (b, t, d)
-    (state,) = tf.while_loop(
-        lambda state: ~tf.reduce_all(state["done"]),
-        lambda state: (_advance(model, state, options, rules),),
-        (state,),
-    )
-    return finish(state, options)
+    return state
 
 
-def _advance(model, state, options, rules):
+def advance(model, state, options, rules):
+    """The state after one token more in each row that has not ended."""
     step, count, logits = state["step"], state["lengths"] + state["step"], state["logits"]
     scores = adjust(logits, state["history"], count, step, state["limits"], options, rules)
     candidates = tf.minimum(options.top_k, logits.shape[-1])
@@ -64,7 +71,7 @@ def _advance(model, state, options, rules):
         "logits": tf.cast(tf.gather(following[:, 0], chosen), tf.float32),
         "hidden": tf.where(position, tf.gather(hidden, best, batch_dims=1)[:, None], state["hidden"]),
     }
-    return state | new | accept(state, new["token"], logits, options, rules)
+    return state | new | loop.accept(state, new["token"], logits, options, rules)
 
 
 def _unit(hidden):

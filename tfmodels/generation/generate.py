@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from tfmodels.generation.attention import attention_paid
 from tfmodels.generation.beam import beam_search
 from tfmodels.generation.config import GenerationConfig, Options
 from tfmodels.generation.contrastive import contrastive_search
@@ -27,6 +28,12 @@ class GenerationResult:
         end_reason: array of str, (batch[, num_return_sequences]): "stop" or "length".
         log_probabilities: float32 array as token_ids, of each new token by the model alone, before
             penalties, temperature and filters; None unless `return_scores`.
+        attention: dict of "self", and "cross" for an encoder-decoder, -> a list with an entry a block
+            of the decoder: float32 array, (batch[, num_return_sequences], num_heads, new_length,
+            key_length), the weights of the step that chose each new token; None unless
+            `return_attention`. Keys of "self" are the row's own tokens of prompt and text, one right
+            after the other without padding (in an encoder-decoder the start token and the text), and
+            those of "cross" its source's. All is 0 after a row's end.
     """
 
     text: list | None
@@ -34,6 +41,7 @@ class GenerationResult:
     lengths: np.ndarray
     end_reason: np.ndarray
     log_probabilities: np.ndarray | None = None
+    attention: dict | None = None
 
 
 def generate(model, prompts, tokenizer=None, config=None, draft=None, prefix=None, **options):
@@ -72,6 +80,9 @@ def generate(model, prompts, tokenizer=None, config=None, draft=None, prefix=Non
     turn_kernels = turns_kernels(model, rows, config.max_new_tokens)
     loop = _compiled(model, config, rules, draft, prefix is not None, turn_kernels)
     result = loop(inputs, number_tensors(config))
+    if config.return_attention:
+        pay = _compiled_attention(model, config, rules, prefix is not None)
+        result["attention"] = pay(inputs, number_tensors(config), result["token_ids"], result["lengths"])
     return _as_result(result, tokenizer, config, rules)
 
 
@@ -116,18 +127,38 @@ def detokenize(tokenizer, token_ids, lengths, rules=None):
 
 def _compiled(model, config, rules, draft, has_prefix, turn_kernels):
     """The traced function of these options."""
-    specs = {name: tf.TensorSpec((None, None), tf.int32) for name in prompt_names(model)}
-    if has_prefix:
-        specs["prefix_length"] = tf.TensorSpec((), tf.int32)
     return compiled(
         model,
         (config.structure(), rules, draft, has_prefix, turn_kernels),
         lambda inputs, numbers: generate_ids(
             model, inputs, Options(config, numbers), rules, draft, turn_kernels
         ),
-        specs,
+        _input_specs(model, has_prefix),
         number_specs(),
     )
+
+
+def _compiled_attention(model, config, rules, has_prefix):
+    """The traced function of a finished text's attention: what asks for none pays nothing for it."""
+
+    def pay(inputs, numbers, token_ids, written):
+        prompt, lengths = prompt_of(model, inputs, rules)
+        return attention_paid(model, inputs, prompt, lengths, token_ids, written, Options(config, numbers))
+
+    return compiled(
+        model,
+        ("attention", config.structure(), rules, has_prefix),
+        pay,
+        _input_specs(model, has_prefix),
+        number_specs(),
+        tf.TensorSpec((None, None), tf.int32),
+        tf.TensorSpec((None,), tf.int32),
+    )
+
+
+def _input_specs(model, has_prefix):
+    specs = {name: tf.TensorSpec((None, None), tf.int32) for name in prompt_names(model)}
+    return specs | ({"prefix_length": tf.TensorSpec((), tf.int32)} if has_prefix else {})
 
 
 def number_specs():
@@ -146,7 +177,7 @@ def number_tensors(config):
 
 def _as_result(result, tokenizer, config, rules):
     """Graph outputs as a `GenerationResult`."""
-    result = {name: value.numpy() for name, value in result.items()}
+    result = tf.nest.map_structure(lambda tensor: tensor.numpy(), result)
     longest = max(result["lengths"].max(), 1)
     texts = None
     if tokenizer is not None:
@@ -160,10 +191,13 @@ def _as_result(result, tokenizer, config, rules):
     }
     if config.return_scores:
         values["log_probabilities"] = result["log_probabilities"][:, :longest]
+    if config.return_attention:
+        values["attention"] = result["attention"]
     copies = config.num_return_sequences
-    for name, value in values.items():
-        if copies > 1 and value is not None:
-            values[name] = value.reshape(-1, copies, *value.shape[1:])
+    if copies > 1:
+        values = tf.nest.map_structure(
+            lambda x: None if x is None else x.reshape(-1, copies, *x.shape[1:]), values
+        )
     if texts is not None:
         values["text"] = values["text"].tolist()
     return GenerationResult(**values)

@@ -44,8 +44,7 @@ def begin(model, inputs, prompt, lengths, options, spare=0):
         spare: int, room in the cache beyond the text.
     """
     copies, new_tokens = options.num_return_sequences, options.max_new_tokens
-    cache, limits, last_index = prefill(model, inputs, prompt, lengths, new_tokens, spare)
-    limits = limits if options.limits is None else tf.minimum(limits, options.limits)
+    cache, limits, last_index = prefill(model, inputs, prompt, lengths, options, spare)
     state = {"step": tf.constant(0), "last_index": last_index}
     if options.method == "sample":
         seed = options.repeated(copies).seed
@@ -112,7 +111,7 @@ def finish(state, options):
     return result
 
 
-def prefill(model, inputs, prompt, lengths, max_new_tokens, spare=0):
+def prefill(model, inputs, prompt, lengths, options, spare=0):
     """Fills a cache with the prompts.
 
     All tokens go in but each row's last: it is the first that the loop feeds, so that prompts of
@@ -123,25 +122,26 @@ def prefill(model, inputs, prompt, lengths, max_new_tokens, spare=0):
         The cache; each row's room for new tokens, int32 (batch,); the last index of the cache.
     """
     # Few sizes, since kernels are made ready for each size anew; the last new token is never fed back.
-    longest = (tf.shape(prompt)[1] + max_new_tokens + spare + 15) // 16 * 16
-    limits = tf.fill(tf.shape(lengths), max_new_tokens)
+    longest = (tf.shape(prompt)[1] + options.max_new_tokens + spare + 15) // 16 * 16
+    limits = tf.fill(tf.shape(lengths), options.max_new_tokens) if options.limits is None else options.limits
     max_length = model.config.max_sequence_length
     if max_length is not None:
         longest = tf.minimum(longest, max_length)
         limits = tf.minimum(limits, max_length - lengths + 1)
     inputs, shared = dict(inputs), 0
     prefix_length = inputs.pop("prefix_length", None)
-    cache = model.init_cache(inputs, longest)
+    cache = model.init_cache(inputs, longest, options.cache_dtype)
     if prefix_length is not None:
-        cache, shared = _share(model, inputs, cache, prompt[0, None, :prefix_length], longest), prefix_length
+        cache = _share(model, inputs, cache, prompt[0, None, :prefix_length], longest, options.cache_dtype)
+        shared = prefix_length
     if prompt.shape[1] != 1:
         _, cache = model.decode_step(prompt[:, shared:-1], cache, shared)
     return cache, limits, longest - 1
 
 
-def _share(model, inputs, cache, prefix, max_length):
+def _share(model, inputs, cache, prefix, max_length, dtype):
     """The cache with the prefix (1, length), which all rows begin with, computed once."""
-    empty = model.init_cache({name: value[:1] for name, value in inputs.items()}, max_length)
+    empty = model.init_cache({name: value[:1] for name, value in inputs.items()}, max_length, dtype)
     _, filled = model.decode_step(prefix, empty, 0)
     rows = tf.shape(tf.nest.flatten(cache)[0])[0]
     # What a step does not change belongs to a row and not to its tokens.

@@ -1,5 +1,7 @@
 """What `generate` is given, checked and made into the model's inputs."""
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 
@@ -14,21 +16,29 @@ def prepare(model, prompts, tokenizer, config, options, prefix=None):
 
     With a prefix the inputs have its `prefix_length` too, and each row begins with it.
     """
+    if not hasattr(model, "init_cache"):
+        raise ValueError(
+            "The model must be one that writes text, a decoder or an encoder-decoder with its output layer. "
+            f"Received: {type(model).__name__}."
+        )
     config = make_generation_config(config, options)
     if tokenizer is not None:
         check_tokenizer(model, tokenizer)
     if isinstance(prompts, dict):
         inputs = _right_padded(model, prompts)
     else:
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        _check_texts(model, prompts)
         if tokenizer is None:
             raise ValueError("Prompts of text need a tokenizer. Received: tokenizer=None.")
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if not prompts:
-            raise ValueError("There must be at least one prompt. Received: none.")
         inputs = encode_prompts(model, tokenizer, prompts)
     if prefix is not None:
         inputs = _with_prefix(model, inputs, tokenizer, prefix)
     max_length = model.config.max_sequence_length
+    if max_length is not None and config.max_new_tokens > max_length:
+        # No row can write more, and room is made for all that it may.
+        least = min(config.min_new_tokens, max_length)
+        config = dataclasses.replace(config, max_new_tokens=max_length, min_new_tokens=least)
     names = prompt_names(model)
     _check_lengths(inputs[names[1]], max_length)
     width = _rounded(inputs[names[0]].shape[1], max_length)
@@ -37,6 +47,16 @@ def prepare(model, prompts, tokenizer, config, options, prefix=None):
     _check_token_options(model, tokenizer, config)
     rules = token_rules(model, tokenizer, config)
     return config, inputs, rules
+
+
+def _check_texts(model, prompts):
+    if not isinstance(prompts, list | tuple) or not all(isinstance(each, str) for each in prompts):
+        raise ValueError(
+            "Prompts must be a str, a list of str, or a dict of ids such as "
+            f"{{{prompt_names(model)[0]!r}: [[1, 2]]}}. Received: {prompts!r:.100}."
+        )
+    if not prompts:
+        raise ValueError("There must be at least one prompt. Received: none.")
 
 
 def check_tokenizer(model, tokenizer):
@@ -148,7 +168,13 @@ def _right_padded(model, prompts):
         raise ValueError(
             f"The prompt's ids must be under {ids_name!r}. Received: {', '.join(prompts) or 'none'}."
         )
-    completed = model.complete_inputs({k: prompts[k] for k in (ids_name, mask_name) if k in prompts})
+    given = {name: _array(name, prompts[name]) for name in (ids_name, mask_name) if name in prompts}
+    if mask_name in given and not np.isin(given[mask_name], (0, 1)).all():
+        raise ValueError(
+            f"{mask_name} of prompts must be 1 for real tokens and 0 for padding. "
+            f"Received: {given[mask_name].max()}."
+        )
+    completed = model.complete_inputs(given)
     ids, mask = (np.asarray(completed[name]) for name in (ids_name, mask_name))
     if ids.ndim != 2 or ids.shape != mask.shape:
         raise ValueError(
@@ -168,6 +194,19 @@ def _right_padded(model, prompts):
         ids_name: tf.constant(ids[:, :longest], tf.int32),
         mask_name: tf.constant(np.take_along_axis(real, order, axis=1)[:, :longest], tf.int32),
     }
+
+
+def _array(name, value):
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        array = np.array("rows of different lengths")
+    if array.dtype.kind not in "iub" and array.size:
+        raise ValueError(
+            f"{name} must be whole numbers, (batch, length), rows of one length, padded under a mask. "
+            f"Received: {value!r:.100}."
+        )
+    return array
 
 
 def _check_lengths(mask, max_length):

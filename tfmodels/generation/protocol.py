@@ -19,11 +19,18 @@ class GenerativeModel(Protocol):
     config: Any
     input_pairs: dict
 
-    def init_cache(self, inputs: dict, max_length):
-        """A nested structure of tensors, batch on axis 0."""
+    def init_cache(self, inputs: dict, max_length, dtype=None):
+        """A nested structure of tensors, batch on axis 0; of keys and values of this dtype."""
 
     def decode_step(self, token_ids, cache, index, return_hidden=False):
         """(logits, cache[, hidden]) for token_ids, (batch, length), that begin at `index` in each row."""
+
+    def record_attention(self):
+        """A context manager that yields a dict of "self" and "cross" -> a list with an entry a block.
+
+        Its entries are the attention weights of what is called within it, (batch, num_heads,
+        query_length, key_length).
+        """
 
 
 def is_encoder_decoder(model):

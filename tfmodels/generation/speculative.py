@@ -35,7 +35,7 @@ def speculate(model, draft, inputs, prompt, lengths, options, rules):
         uniform = sampling.uniforms(prompt, lengths, options.seed, copies, 3 * (new_tokens + guesses + 1))
         state["uniform"] = tf.reshape(uniform, (tf.shape(uniform)[0], -1, 3))  # (b, n + j, 3)
     if draft != PROMPT_LOOKUP:
-        cache, _, state["draft_last"] = prefill(draft, inputs, prompt, lengths, new_tokens, guesses)
+        cache, _, state["draft_last"] = prefill(draft, inputs, prompt, lengths, options, guesses)
         state["draft_cache"] = repeat(cache, copies)
 
     def body(state):

@@ -28,11 +28,17 @@ class StepModel:
     Args:
         model: keeps the protocol of `GenerativeModel`, as this does.
         turn_kernels: bool, whether kernels are held as (outputs, inputs).
+        ready: what `ready` of another such model of the same model returned, by steps of which it was
+            made, to be read again; None: all is made here.
     """
 
-    def __init__(self, model, turn_kernels):
+    def __init__(self, model, turn_kernels, ready=None):
         self._model = model
-        self._weights = _ReadyWeights(turn_kernels)
+        self._weights = _ReadyWeights(turn_kernels, ready)
+
+    def ready(self):
+        """The matrices that the steps so far have read: dict of str -> tensor."""
+        return dict(self._weights.ready)
 
     def __getattr__(self, name):
         return getattr(self._model, name)
@@ -48,11 +54,11 @@ class StepModel:
 class _ReadyWeights(keras.StatelessScope):
     """Gives layers their matrices as tensors of the graph in which this was made, or eager ones."""
 
-    def __init__(self, turn_kernels):
+    def __init__(self, turn_kernels, ready):
         super().__init__()
         self._turn_kernels = turn_kernels
         self._graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-        self._ready = {}
+        self.ready = dict(ready or {})
         self._reads = False
 
     def get_current_value(self, variable):
@@ -60,13 +66,14 @@ class _ReadyWeights(keras.StatelessScope):
         if self._reads or len(variable.shape) != 2 or not tf.as_dtype(variable.dtype).is_floating:
             return None  # the variable's own
         turned = self._turn_kernels and _is_kernel(variable)
-        if id(variable) not in self._ready:
+        name = str(id(variable))
+        if name not in self.ready:
             self._reads = True
             with self._graph.as_default() if self._graph else contextlib.nullcontext():
                 value = tf.convert_to_tensor(variable.value)  # cast as the layer that reads it asks
-                self._ready[id(variable)] = tf.transpose(value) if turned else value
+                self.ready[name] = tf.transpose(value) if turned else value
             self._reads = False
-        value = self._ready[id(variable)]
+        value = self.ready[name]
         return tf.transpose(value) if turned else value
 
 

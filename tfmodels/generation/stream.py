@@ -2,11 +2,12 @@
 
 import tensorflow as tf
 
-from tfmodels.generation.config import BEAM_METHODS, Options
+from tfmodels.generation import contrastive, loop
+from tfmodels.generation.config import BEAM_METHODS, Options, make_generation_config
 from tfmodels.generation.generate import detokenize, number_specs, number_tensors, prompt_of
-from tfmodels.generation.loop import advance, begin
 from tfmodels.generation.prompts import prepare
 from tfmodels.generation.protocol import compiled, prompt_names
+from tfmodels.generation.step_model import StepModel, turns_kernels
 
 _REPLACEMENT = "\ufffd"
 
@@ -28,8 +29,8 @@ def stream(model, prompt, tokenizer, config=None, **options):
         str; joined they are `generate(...).text[0]`.
 
     Raises:
-        ValueError: at the call; as `generate`, and for beams, contrastive search, several sequences
-            or prompts.
+        ValueError: at the call; as `generate`, and for beams, several sequences or prompts, and
+            `return_attention`.
 
     Example:
         >>> for piece in tfmodels.stream(model, "In the beginning", tokenizer):
@@ -39,23 +40,31 @@ def stream(model, prompt, tokenizer, config=None, **options):
         raise ValueError("stream needs a tokenizer. Received: tokenizer=None.")
     if not isinstance(prompt, str | dict):
         raise ValueError(f"stream takes one prompt, a str or a dict of ids. Received: {prompt!r}.")
-    config, inputs, rules = prepare(model, prompt, tokenizer, config, options)
-    rows = inputs[prompt_names(model)[0]].shape[0]
-    if config.method in (*BEAM_METHODS, "contrastive") or config.num_return_sequences > 1 or rows > 1:
+    config = make_generation_config(config, options)
+    if config.method in BEAM_METHODS:
         raise ValueError(
-            'stream writes one text with method="greedy" or "sample". Received: '
-            f"method={config.method!r}, num_return_sequences={config.num_return_sequences}, {rows} prompts."
+            "stream needs a method by which a token is final once it is chosen; of beams none is before the "
+            f"end. Received: method={config.method!r}. Use another method, or generate."
         )
+    if config.num_return_sequences > 1 or config.return_attention:
+        raise ValueError(
+            "stream writes one text, and nothing but text. Received: num_return_sequences="
+            f"{config.num_return_sequences}, return_attention={config.return_attention}. Use generate."
+        )
+    config, inputs, rules = prepare(model, prompt, tokenizer, config, {})
+    rows = inputs[prompt_names(model)[0]].shape[0]
+    if rows > 1:
+        raise ValueError(f"stream takes one prompt. Received: {rows} prompts. Use generate for several.")
     return _pieces(model, inputs, tokenizer, config, rules)
 
 
 def _pieces(model, inputs, tokenizer, config, rules):
     start, step = _compiled(model, config, rules)
     numbers = number_tensors(config)
-    state = start(inputs, numbers)
+    state, weights = start(inputs, numbers)
     given = ""
     while not state["done"][0]:
-        state = step(state, numbers)
+        state = step(state, weights, numbers)
         tokens = state["history"][:, state["lengths"][0] :]
         text = detokenize(tokenizer, tokens, state["count"], rules)[0].numpy().decode()
         if not state["done"][0]:
@@ -73,22 +82,27 @@ def _certain(text, stop_strings):
 
 
 def _compiled(model, config, rules):
-    """The traced beginning of a text, and the traced step."""
+    """The traced beginning of a text, which also makes the weights ready, and the traced step."""
     ids = tf.TensorSpec((None, None), tf.int32)
+    method = contrastive if config.method == "contrastive" else loop
+    turn_kernels = turns_kernels(model, config.rows_a_prompt(), config.max_new_tokens)
 
-    def first(inputs, numbers):
-        options = Options(config, numbers)
-        prompt, lengths = prompt_of(model, inputs, rules)
-        return begin(model, inputs, prompt, lengths, options)
+    def begin(inputs, numbers):
+        options, stepped = Options(config, numbers), StepModel(model, turn_kernels)
+        state = method.begin(stepped, inputs, *prompt_of(model, inputs, rules), options)
+        # Traced to see which weights a step reads: the graph leaves it out, since nothing uses it.
+        method.advance(stepped, state, options, rules)
+        return state, stepped.ready()
 
-    specs = {name: ids for name in prompt_names(model)}, number_specs()
-    start = compiled(model, ("stream", config.structure(), rules), first, *specs)
-    state = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), start.structured_outputs)
-    step = compiled(
-        model,
-        ("stream step", config.structure(), rules),
-        lambda state, numbers: advance(model, state, Options(config, numbers), rules),
-        state,
-        number_specs(),
+    def advance(state, weights, numbers):
+        stepped = StepModel(model, turn_kernels, weights)
+        return method.advance(stepped, state, Options(config, numbers), rules)
+
+    def function(name, *arguments):
+        return compiled(model, (name, config.structure(), rules, turn_kernels), *arguments)
+
+    start = function("stream", begin, {name: ids for name in prompt_names(model)}, number_specs())
+    state, weights = tf.nest.map_structure(
+        lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), start.structured_outputs
     )
-    return start, step
+    return start, function("stream step", advance, state, weights, number_specs())

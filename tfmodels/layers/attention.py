@@ -8,8 +8,9 @@ import keras
 from keras import ops
 
 from tfmodels.layers._kernels import blockwise_attention
-from tfmodels.layers.cache import write
+from tfmodels.layers.cache import empty, load, write
 from tfmodels.layers.masks import attention_mask, cached_attention_mask, cached_positions, mask_scores
+from tfmodels.layers.record import is_recording, record
 from tfmodels.layers.rotary import rotate
 
 # From this length on attention goes block by block, which then is faster too; below, the blocks' own
@@ -241,13 +242,9 @@ class MultiHeadSelfAttention(MultiHeadAttentionBase):
             self.query_norm.build((None, self._size))
             self.key_norm.build((None, self._size))
 
-    def init_cache(self, batch, max_length):
+    def init_cache(self, batch, max_length, dtype=None):
         """Empty keys and values, each (batch, num_key_value_heads, max_length, head_dim)."""
-        shape = (batch, self._key_value_heads, max_length, self._size)
-        return {
-            "key": ops.zeros(shape, dtype=self.compute_dtype),
-            "value": ops.zeros(shape, dtype=self.compute_dtype),
-        }
+        return empty((batch, self._key_value_heads, max_length, self._size), dtype or self.compute_dtype)
 
     def call(
         self,
@@ -261,7 +258,8 @@ class MultiHeadSelfAttention(MultiHeadAttentionBase):
         training=None,
     ):
         keys = self._project_keys(inputs, rotary)
-        if cache is None and position_bias is None and not return_attention:
+        plain = cache is None and position_bias is None
+        if plain and not return_attention and not is_recording():
             query = self._query(inputs, rotary)
             return self._project_context(self._context(query, keys, padding_mask, training))
         if cache is None:
@@ -272,8 +270,9 @@ class MultiHeadSelfAttention(MultiHeadAttentionBase):
             positions = cached_positions(index, ops.shape(inputs)[1])  # (b, q)
             cache = write(cache, keys, positions)
             mask = cached_attention_mask(positions, ops.shape(cache["key"])[2], self.window)
-            keys = cache
+            keys = load(cache, self.compute_dtype)
         outputs, weights = self._attend(inputs, keys, mask, training, position_bias, rotary)
+        record("self", weights)
         results = (outputs,)
         if cache is not None:
             results += (cache,)

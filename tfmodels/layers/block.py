@@ -89,11 +89,11 @@ class BlockBase(keras.layers.Layer):
             shapes[0],
         )
 
-    def init_cache(self, batch, max_length, encoder_output=None):
+    def init_cache(self, batch, max_length, encoder_output=None, dtype=None):
         """The block's cache: empty keys and values, and those of the encoder's output."""
-        cache = {"self": self.attention.init_cache(batch, max_length)}
+        cache = {"self": self.attention.init_cache(batch, max_length, dtype)}
         if self.cross_attention:
-            cache["cross"] = self.cross.init_cache(encoder_output)
+            cache["cross"] = self.cross.init_cache(encoder_output, dtype)
         return cache
 
     def call(

@@ -3,17 +3,59 @@
 Shape letters: b batch, n heads, q new tokens, k length of the cache, h head_dim.
 """
 
+import keras
 from keras import ops
 
+_LARGEST = 127  # of int8; -128 is not used, so that both signs have the same range
 
-def write(cache, update, positions):
-    """Puts updates, each (b, n, q, h), into caches, each (b, n, k, h), at each row's positions (b, q).
+
+class Cache(dict):
+    """`key` and `value`, (b, n, k, h), of a float dtype, or of int8 with `key_scale` and `value_scale`.
+
+    The scales are float32, (b, n, k, 1): one for each position and head. A class of its own, since
+    Keras casts the floats of plain dicts to what the layer that is called with them computes in.
+    """
+
+
+def empty(shape, dtype):
+    """A cache of zeros for keys and values of a shape (b, n, k, h)."""
+    cache = Cache((name, ops.zeros(shape, dtype=dtype)) for name in ("key", "value"))
+    if dtype == "int8":
+        for name in ("key_scale", "value_scale"):
+            cache[name] = ops.zeros((*shape[:-1], 1), dtype="float32")
+    return cache
+
+
+def store(keys, dtype):
+    """Keys and values, each (b, n, l, h), as a cache of this dtype holds them."""
+    if dtype != "int8":
+        return Cache((name, ops.cast(x, dtype)) for name, x in keys.items())
+    stored = Cache()
+    for name, x in keys.items():
+        x = ops.cast(x, "float32")
+        scale = ops.max(ops.abs(x), axis=-1, keepdims=True) / _LARGEST  # (b, n, l, 1)
+        # Where all is 0 any divisor gives 0.
+        stored[name] = ops.cast(ops.round(x / ops.where(scale == 0, 1.0, scale)), "int8")
+        stored[f"{name}_scale"] = scale
+    return stored
+
+
+def load(cache, dtype):
+    """The keys and values of a cache, each (b, n, k, h), in a dtype to compute with."""
+    keys = {name: ops.cast(cache[name], dtype) for name in ("key", "value")}
+    if "key_scale" not in cache:
+        return keys
+    return {name: x * ops.cast(cache[f"{name}_scale"], dtype) for name, x in keys.items()}
+
+
+def write(cache, keys, positions):
+    """Puts keys and values, each (b, n, q, h), into a cache at each row's positions (b, q).
 
     A scatter, since rows of one batch stand at different positions; it is a core op that writes in
     place inside a compiled loop, and positions after the end of the cache are dropped by none:
     callers bound the length.
     """
-    batch, heads, length, _ = ops.shape(update["key"])
+    batch, heads, length, _ = ops.shape(keys["key"])
     shape = (batch, heads, length)
     indices = ops.stack(
         [
@@ -23,7 +65,5 @@ def write(cache, update, positions):
         ],
         axis=-1,
     )  # (b, n, q, 3)
-    return {
-        name: ops.scatter_update(cache[name], indices, ops.cast(new, cache[name].dtype))
-        for name, new in update.items()
-    }
+    update = store(keys, keras.backend.standardize_dtype(cache["key"].dtype))
+    return Cache((name, ops.scatter_update(cache[name], indices, new)) for name, new in update.items())

@@ -3,7 +3,9 @@
 import keras
 
 from tfmodels.layers.attention import MultiHeadAttentionBase
+from tfmodels.layers.cache import load, store
 from tfmodels.layers.masks import attention_mask
+from tfmodels.layers.record import record
 
 
 @keras.saving.register_keras_serializable("tfmodels")
@@ -43,9 +45,9 @@ class MultiHeadCrossAttention(MultiHeadAttentionBase):
     def build(self, inputs_shape, encoder_output_shape=None):
         self._build_projections(inputs_shape, encoder_output_shape or inputs_shape)
 
-    def init_cache(self, encoder_output):
+    def init_cache(self, encoder_output, dtype=None):
         """The encoder output's keys and values, each (batch, num_heads, encoder_length, head_dim)."""
-        return self._project_keys(encoder_output)
+        return store(self._project_keys(encoder_output), dtype or self.compute_dtype)
 
     def call(
         self,
@@ -57,9 +59,10 @@ class MultiHeadCrossAttention(MultiHeadAttentionBase):
         return_attention=False,
         training=None,
     ):
-        keys = self._project_keys(encoder_output) if cache is None else cache
+        keys = self._project_keys(encoder_output) if cache is None else load(cache, self.compute_dtype)
         mask = attention_mask(padding_mask, encoder_padding_mask)
         outputs, weights = self._attend(inputs, keys, mask, training)
+        record("cross", weights)
         return (outputs, weights) if return_attention else outputs
 
     def compute_output_shape(self, inputs_shape, encoder_output_shape=None):

@@ -9,8 +9,9 @@ import numpy as np
 from keras import ops
 
 from tfmodels.layers.attention import MultiHeadAttentionBase
-from tfmodels.layers.cache import write
+from tfmodels.layers.cache import empty, load, write
 from tfmodels.layers.masks import attention_mask, mask_scores, positions_in_sequence
+from tfmodels.layers.record import record
 
 
 @keras.saving.register_keras_serializable("tfmodels")
@@ -245,10 +246,9 @@ class RelativeSelfAttention(MultiHeadAttentionBase):
         )
         self.position_dense.build((None, input_shape[-1]))
 
-    def init_cache(self, batch, max_length):
+    def init_cache(self, batch, max_length, dtype=None):
         """Empty keys and values, each (batch, num_heads, max_length, head_dim)."""
-        shape = (batch, self.num_heads, max_length, self._size)
-        return {name: ops.zeros(shape, dtype=self.compute_dtype) for name in ("key", "value")}
+        return empty((batch, self.num_heads, max_length, self._size), dtype or self.compute_dtype)
 
     def call(
         self,
@@ -263,7 +263,8 @@ class RelativeSelfAttention(MultiHeadAttentionBase):
     ):
         keys = self._project_keys(inputs if context is None else context)
         if cache is not None:
-            keys = write(cache, keys, positions)
+            cache = write(cache, keys, positions)
+            keys = load(cache, self.compute_dtype)
         # The scale is that of all four terms; on the query, the smaller factor of the product.
         scale = self._size**-0.5
         query = self._split_heads(self.query_dense, inputs, self.num_heads)  # (b, n, q, h)
@@ -283,6 +284,7 @@ class RelativeSelfAttention(MultiHeadAttentionBase):
             zero_scores = ops.matmul(content_query, ops.swapaxes(zero["key"], -1, -2)) + by_distance
             scores = ops.concatenate([scores, _masked(zero_scores, window["zero_mask"])], axis=-1)
         weights = ops.cast(ops.softmax(scores, axis=-1), query.dtype)
+        record("self", weights[..., :key_length])
         weights = self.weights_dropout(weights, training=training)
         x = ops.matmul(weights[..., :key_length], keys["value"])  # (b, n, q, h)
         if zero is not None:
@@ -290,7 +292,7 @@ class RelativeSelfAttention(MultiHeadAttentionBase):
         batch, length, _ = ops.shape(inputs)
         x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, self.num_heads * self._size))
         x = ops.reshape(self.output_dense(x), (batch, length, inputs.shape[-1]))
-        return x if cache is None else (x, keys)
+        return x if cache is None else (x, cache)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

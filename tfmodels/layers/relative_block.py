@@ -88,9 +88,9 @@ class RelativeBlock(keras.layers.Layer):
             )
         )
 
-    def init_cache(self, batch, max_length):
+    def init_cache(self, batch, max_length, dtype=None):
         """Empty keys and values, each (batch, num_heads, max_length, head_dim)."""
-        return self.attention.init_cache(batch, max_length)
+        return self.attention.init_cache(batch, max_length, dtype)
 
     def call(self, inputs, window, biases, memory=None, cache=None, positions=None, training=None):
         norm = self.attention_norm if self.norm_first else lambda x: x

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfmodels.layers.record import record_attention
 from tfmodels.training.step import VocabularyModel
 
 
@@ -115,6 +116,8 @@ class TransformerModel(VocabularyModel):
     """
 
     input_pairs = {}
+    # A context manager, in which each call's attention weights are collected.
+    record_attention = staticmethod(record_attention)
 
     def __call__(self, inputs, *args, **kwargs):
         return super().__call__(self.complete_inputs(inputs), *args, **kwargs)

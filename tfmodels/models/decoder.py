@@ -16,10 +16,17 @@ class DecoderModel(TransformerModel):
             return self.token_embedding.embeddings
         return ops.transpose(self.token_embedding.reverse_embeddings)  # (v, d)
 
-    def init_cache(self, inputs, max_length):
-        """An empty cache for `decode_step`: a list with an entry a block, batch on axis 0."""
+    def init_cache(self, inputs, max_length, dtype=None):
+        """An empty cache for `decode_step`: a list with an entry a block, batch on axis 0.
+
+        Args:
+            inputs: dict of `token_ids`, int tensor, (batch, length).
+            max_length: int, tokens the cache has room for.
+            dtype: str, of the keys and values: a float type, or "int8" with a scale for each position and
+                head; None: what the layers compute in.
+        """
         batch = ops.shape(inputs["token_ids"])[0]
-        return [block.init_cache(batch, max_length) for block in self.blocks]
+        return [block.init_cache(batch, max_length, dtype=dtype) for block in self.blocks]
 
     def decode_step(self, token_ids, cache, index, return_hidden=False):
         """Logits of new tokens, given the tokens in the cache.

@@ -30,13 +30,15 @@ class EncoderDecoderModel(TransformerModel):
         inputs = self.complete_inputs(x)
         return self.decode(inputs, self.encode(inputs, training), training=training)[0]
 
-    def init_cache(self, inputs, max_length):
+    def init_cache(self, inputs, max_length, dtype=None):
         """Encodes the source: its keys, values and mask, and empty decoder caches, batch on axis 0.
 
         Args:
             inputs: dict of `encoder_token_ids`, int tensor, (batch, source_length), and, unless all
                 are real, `encoder_padding_mask`.
             max_length: int, decoder tokens the cache has room for.
+            dtype: str, of the keys and values: a float type, or "int8" with a scale for each position and
+                head; None: what the layers compute in.
 
         Returns:
             The cache for `decode_step`.
@@ -45,7 +47,9 @@ class EncoderDecoderModel(TransformerModel):
         encoder_output = self.encode(inputs)
         batch = ops.shape(encoder_output)[0]
         return {
-            "blocks": [block.init_cache(batch, max_length, encoder_output) for block in self.decoder_blocks],
+            "blocks": [
+                block.init_cache(batch, max_length, encoder_output, dtype) for block in self.decoder_blocks
+            ],
             "encoder_padding_mask": inputs["encoder_padding_mask"],
         }
 

@@ -292,7 +292,7 @@ class TransformerXL(StreamTraining, TransformerModel):
             parts.append((*layer.output_part(i, rows), local, here))
         return [(*parts[0][:3], first, inside), *parts[1:]]
 
-    def init_cache(self, inputs, max_length):
+    def init_cache(self, inputs, max_length, dtype=None):
         """An empty cache for `decode_step`: keys and values of each block, and the prompts' lengths.
 
         Tokens of the prompt, which is all of `inputs`, are one segment; each token after it is a
@@ -301,7 +301,7 @@ class TransformerXL(StreamTraining, TransformerModel):
         inputs = self.complete_inputs(inputs)
         batch = ops.shape(inputs["token_ids"])[0]
         return {
-            "blocks": [block.init_cache(batch, max_length) for block in self.blocks],
+            "blocks": [block.init_cache(batch, max_length, dtype) for block in self.blocks],
             "prompt_length": ops.sum(ops.cast(inputs["padding_mask"] != 0, "int32"), axis=1),
         }
 

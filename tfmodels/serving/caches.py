@@ -9,7 +9,7 @@ from tfmodels.generation.protocol import is_encoder_decoder, prompt_names
 from tfmodels.serving.signatures import IDS, ROW_IDS, SCALAR, Signature, checked, checked_ids
 
 
-def cache_signatures(model, start_id):
+def cache_signatures(model, start_id, cache_dtype=None):
     """The two signatures.
 
     A cache is a number of tensors, `cache_000`, `cache_001`, ..., batch first, which `prefill` returns
@@ -18,11 +18,15 @@ def cache_signatures(model, start_id):
     Args:
         model: keeps the protocol of `GenerativeModel`.
         start_id: int, with which an encoder-decoder begins to write.
+        cache_dtype: str, as of `GenerationConfig`.
 
     Returns:
         Dict of name -> `Signature`.
     """
-    prefill = _encoder_prefill(model, start_id) if is_encoder_decoder(model) else _decoder_prefill(model)
+    if is_encoder_decoder(model):
+        prefill = _encoder_prefill(model, start_id, cache_dtype)
+    else:
+        prefill = _decoder_prefill(model, cache_dtype)
     names = {name: IDS for name in prompt_names(model)}
 
     def call(cache_length, **inputs):
@@ -79,7 +83,7 @@ def _checked_length(model, cache_length, least):
     return checked(cache_length, (fine, f"cache_length must be {_RULE}, {most}.", cache_length))
 
 
-def _decoder_prefill(model):
+def _decoder_prefill(model, cache_dtype):
     ids_name, mask_name = prompt_names(model)
 
     def prefill(inputs, cache_length):
@@ -90,19 +94,19 @@ def _decoder_prefill(model):
         right = tf.reduce_all(tf.cast(tf.sequence_mask(lengths, tf.shape(ids)[1]), tf.int32) == mask)
         rule = "each row must have at least one token, and padding only on its right."
         lengths = checked(lengths, (right & (lengths >= 1), f"{mask_name}: {rule}", mask))
-        cache = model.init_cache(inputs, cache_length)
+        cache = model.init_cache(inputs, cache_length, cache_dtype)
         logits, cache = model.decode_step(ids, cache, 0)  # (b, l, v)
         return tf.gather(logits, lengths - 1, batch_dims=1), cache
 
     return prefill
 
 
-def _encoder_prefill(model, start_id):
+def _encoder_prefill(model, start_id, cache_dtype):
     ids_name, _ = prompt_names(model)
 
     def prefill(inputs, cache_length):
         cache_length = _checked_length(model, cache_length, 1)
-        cache = model.init_cache(inputs, cache_length)
+        cache = model.init_cache(inputs, cache_length, cache_dtype)
         start = tf.fill((tf.shape(inputs[ids_name])[0], 1), start_id)
         logits, cache = model.decode_step(start, cache, 0)
         return logits[:, 0], cache

@@ -62,7 +62,7 @@ class TextGeneration:
             **text_signatures(self.tokenizer),
         }
         if names is None or {"prefill", "decode"} & set(names):  # to make these the model is traced
-            found |= cache_signatures(self.model, self.rules.start_id)
+            found |= cache_signatures(self.model, self.rules.start_id, self.config.cache_dtype)
         return found
 
     def _prompts(self, text):
