@@ -77,25 +77,37 @@ def test_labels(wordpiece, tmp_path):
 
 
 def test_spans(wordpiece, tmp_path):
-    """Against tfmodels.data's own way from scores to text."""
+    """Against tfmodels.data's own windows and its own way from scores to text."""
     model = QuestionAnsweringModel(small_bert(wordpiece))
     _, signatures = exported(model, wordpiece, tmp_path)
-    questions = ["Who went?", "Did they stop?", "Which?", "Where?", ""]
-    answers = rows_are_as_alone(signatures["serving_default"], question=questions, context=TEXTS)
+    long = "  ünï Ann went to Rome, and (Bob) to Paris;" * 9
+    contexts = [*TEXTS[:3], "bad \ufffd\ufffd bytes", TEXTS[4], long, long[::-1], "stop " * 900]
+    questions = ["Who went?", "Did they stop?", "Which?", "Where?", "", "Who?", "to Paris?", "Ann?"]
+    serve = signatures["serving_default"]
+    sent = [*contexts[:3], TEXTS[3], *contexts[4:]]
+    answers = rows_are_as_alone(serve, question=questions, context=sent)
     assert answers["answer"][1] == b"" and answers["probability"][1] == 0
-    assert answers["truncated"].tolist() == [False, False, False, False, True]
-    contexts = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in TEXTS]
-    short = [0, 2, 3]
-    records = [{"question": questions[i], "context": contexts[i]} for i in short]
-    examples = tfmodels.data.question_answering(records, wordpiece, max_length=24, stride=2)
-    scores = {"start_logits": [], "end_logits": []}
-    for inputs, _, _ in examples:
-        for name, value in model({name: value[None] for name, value in inputs.items()}).items():
-            scores[name].append(value[0].numpy())
-    expected = examples.answers(**scores)
-    for i, answer in zip(short, expected, strict=True):
-        assert answers["answer"][i].decode() == answer
-        assert contexts[i][answers["start"][i] : answers["end"][i]] == answer
+    assert answers["none_probability"][1] == pytest.approx(1)
+    assert answers["truncated"].tolist() == [False] * 7 + [True]
+    beyond = []
+    for i in (0, 3, 5, 6):
+        room = 24 - 3 - len(wordpiece.tokenize(questions[i]))
+        records = [{"question": questions[i] or " ", "context": contexts[i]}]
+        examples = tfmodels.data.question_answering(records, wordpiece, max_length=24, stride=room // 2)
+        start, end = [], []
+        for inputs, _, _ in examples:
+            outputs = model({name: value[None] for name, value in inputs.items()})
+            start.append(outputs["start_logits"][0].numpy())
+            end.append(outputs["end_logits"][0].numpy())
+        (expected,) = examples.answers(start, end)
+        assert answers["answer"][i].decode() == expected
+        assert contexts[i][answers["start"][i] : answers["end"][i]] == expected
+        (or_none,) = examples.answers(start, end, may_be_none=True)
+        assert (or_none == "") == (answers["none_probability"][i] > answers["probability"][i])
+        beyond.append(answers["end"][i] > examples.places[0][2][-1])
+    assert any(beyond)  # of what one window reads
+    empty = serve(question=tf.constant([], tf.string), context=tf.constant([], tf.string))
+    assert empty["answer"].shape == (0,)
 
 
 def test_entities(wordpiece, tmp_path):
