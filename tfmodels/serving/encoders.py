@@ -6,7 +6,7 @@ Shape letters: b batch, l length, n labels, c choices, e entities, d hidden_dim.
 import tensorflow as tf
 
 from tfmodels.serving.entities import Entities
-from tfmodels.serving.signatures import TEXT, Signature, checked_ids
+from tfmodels.serving.signatures import TEXT, Signature, checked_ids, rounded
 from tfmodels.serving.spans import Spans
 from tfmodels.serving.text_generation import text_signatures
 
@@ -50,7 +50,7 @@ class Head:
         ids = [self.tokenizer.tokenize(each).row_lengths() for each in (text, pair) if each is not None]
         kept = tf.reduce_sum(inputs["padding_mask"], axis=1)
         special = self.specials(pair is not None)
-        return self.named(inputs), tf.cast(tf.add_n(ids), tf.int32) + special > kept
+        return self.named(rounded(inputs, self.max_length)), tf.cast(tf.add_n(ids), tf.int32) + special > kept
 
     def specials(self, pair):
         template = self.tokenizer.template
@@ -208,8 +208,8 @@ _WORD_OUTPUTS = {
 
 def _masked_words(head, inputs, logits):
     """The most probable words at each mask token, and their probabilities, by logits (b, l, v)."""
-    ids, _ = list(head.model.input_pairs.items())[0]
-    masked = tf.RaggedTensor.from_tensor(inputs[ids] == head.tokenizer.mask_id)
+    ids, (mask, _) = list(head.model.input_pairs.items())[0]
+    masked = tf.RaggedTensor.from_tensor((inputs[ids] == head.tokenizer.mask_id) & (inputs[mask] != 0))
     logits = tf.ragged.boolean_mask(tf.RaggedTensor.from_tensor(logits, ragged_rank=1), masked)
     probabilities, found = tf.math.top_k(tf.nn.softmax(logits.flat_values), _WORD_COUNT)
     words = head.tokenizer.detokenize(tf.reshape(found, (-1, 1)), skip_special_tokens=False)
