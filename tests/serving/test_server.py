@@ -19,6 +19,7 @@ import tfmodels
 from tests.serving.browser import Browser
 from tfmodels.serving import operator
 from tfmodels.serving.check import read_card
+from tfmodels.serving.server.batching import Batcher
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -138,6 +139,24 @@ def test_slow_requests_are_given_up(server):
     for connection in connections:
         assert connection.recv(99).startswith(b"HTTP/1.1 408 ")
         connection.close()
+
+
+def test_batches_have_few_sizes():
+    """Kernels are kept for each: memory would grow."""
+    import tensorflow as tf
+
+    sizes = []
+
+    def double(x):
+        sizes.append(len(x))
+        return {"y": x * 2}
+
+    batcher = Batcher({"double": double})
+    for rows in (1, 3, 5):
+        answer = batcher.submit("double", {"x": tf.range(rows)}).result(30)
+        assert answer["y"].tolist() == [2 * i for i in range(rows)]
+    batcher.close()
+    assert sizes == [1, 4, 8]
 
 
 def test_clients_at_once_get_their_own_answers(server):
