@@ -210,7 +210,7 @@ def test_help_names_every_option(capsys, command):
             "train": {"config", "print_config"} | {f.name for f in dataclasses.fields(TrainConfig)},
             "generate": generation | {"file", "batch_size"},
             "evaluate": generation | {f.name for f in dataclasses.fields(EvaluateConfig)},
-            "export": generation | {"quantize", "jit_compile", "max_length", "license", "serving"},
+            "export": generation | {"format", "quantize", "jit_compile", "max_length", "license", "serving"},
             "check": {"seconds"},
             "serve": {"name", "host", "rest_port", "grpc_port", "max_batch_size"},
             "models": set(),

@@ -11,6 +11,10 @@ import tfmodels
 from tests.reference.transformer import softmax
 from tests.reference.weights import randomise
 from tfmodels.models import (
+    MaskedLanguageModel,
+    MultipleChoiceModel,
+    NextSentencePredictor,
+    PreTrainingModel,
     QuestionAnsweringModel,
     SentenceEmbedder,
     SequenceClassifier,
@@ -19,6 +23,7 @@ from tfmodels.models import (
     TokenClassifierConfig,
     bert,
 )
+from tfmodels.serving.encoders import head_signatures
 
 SMALL = dict(num_layers=1, num_heads=3, hidden_dim=12, intermediate_dim=11, max_sequence_length=24)
 TEXTS = ["Ann went to Rome.", "", "ünï (don't)  stop", b"bad \xff\xc3 bytes", "a long text " * 20]
@@ -77,25 +82,37 @@ def test_labels(wordpiece, tmp_path):
 
 
 def test_spans(wordpiece, tmp_path):
-    """Against tfmodels.data's own way from scores to text."""
+    """Against tfmodels.data's own windows and its own way from scores to text."""
     model = QuestionAnsweringModel(small_bert(wordpiece))
-    _, signatures = exported(model, wordpiece, tmp_path)
-    questions = ["Who went?", "Did they stop?", "Which?", "Where?", ""]
-    answers = rows_are_as_alone(signatures["serving_default"], question=questions, context=TEXTS)
+    _, signatures = exported(model, wordpiece, tmp_path, signatures=["serving_default"])
+    long = "  ünï Ann went to Rome, and (Bob) to Paris;" * 9
+    contexts = [*TEXTS[:3], "bad \ufffd\ufffd bytes", TEXTS[4], long, long[::-1], "stop " * 900]
+    questions = ["Who went?", "Did they stop?", "Which?", "Where?", "", "Who?", "to Paris?", "Ann?"]
+    serve = signatures["serving_default"]
+    sent = [*contexts[:3], TEXTS[3], *contexts[4:]]
+    answers = rows_are_as_alone(serve, question=questions, context=sent)
     assert answers["answer"][1] == b"" and answers["probability"][1] == 0
-    assert answers["truncated"].tolist() == [False, False, False, False, True]
-    contexts = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in TEXTS]
-    short = [0, 2, 3]
-    records = [{"question": questions[i], "context": contexts[i]} for i in short]
-    examples = tfmodels.data.question_answering(records, wordpiece, max_length=24, stride=2)
-    scores = {"start_logits": [], "end_logits": []}
-    for inputs, _, _ in examples:
-        for name, value in model({name: value[None] for name, value in inputs.items()}).items():
-            scores[name].append(value[0].numpy())
-    expected = examples.answers(**scores)
-    for i, answer in zip(short, expected, strict=True):
-        assert answers["answer"][i].decode() == answer
-        assert contexts[i][answers["start"][i] : answers["end"][i]] == answer
+    assert answers["none_probability"][1] == pytest.approx(1)
+    assert answers["truncated"].tolist() == [False] * 7 + [True]
+    beyond = []
+    for i in (0, 3, 5, 6):
+        room = 24 - 3 - len(wordpiece.tokenize(questions[i]))
+        records = [{"question": questions[i] or " ", "context": contexts[i]}]
+        examples = tfmodels.data.question_answering(records, wordpiece, max_length=24, stride=room // 2)
+        start, end = [], []
+        for inputs, _, _ in examples:
+            outputs = model({name: value[None] for name, value in inputs.items()})
+            start.append(outputs["start_logits"][0].numpy())
+            end.append(outputs["end_logits"][0].numpy())
+        (expected,) = examples.answers(start, end)
+        assert answers["answer"][i].decode() == expected
+        assert contexts[i][answers["start"][i] : answers["end"][i]] == expected
+        (or_none,) = examples.answers(start, end, may_be_none=True)
+        assert (or_none == "") == (answers["none_probability"][i] > answers["probability"][i])
+        beyond.append(answers["end"][i] > examples.places[0][2][-1])
+    assert any(beyond)  # of what one window reads
+    empty = serve(question=tf.constant([], tf.string), context=tf.constant([], tf.string))
+    assert empty["answer"].shape == (0,)
 
 
 def test_entities(wordpiece, tmp_path):
@@ -140,6 +157,69 @@ def test_vectors(wordpiece, tmp_path):
     ids = wordpiece.encode(TEXTS, max_length=10)
     raw = signatures["logits"](**ids)["logits"]
     np.testing.assert_allclose(raw, answers["embedding"], atol=1e-5)
+
+
+def test_words_and_next_sentence(wordpiece, tmp_path):
+    """BERT's heads of pre-training together: each kind's signatures."""
+    model = PreTrainingModel(small_bert(wordpiece))
+    _, signatures = exported(model, wordpiece, tmp_path, signatures=["serving_default", "pair"])
+    texts = ["Ann [MASK] to Rome.", "no mask", "[MASK] and [MASK] " + "stop " * 40]
+    answers = rows_are_as_alone(signatures["serving_default"], text=texts)
+    assert answers["truncated"].tolist() == [False, False, True]
+    inputs = wordpiece.encode(texts, max_length=24)
+    probabilities = softmax(model(inputs)["token_logits"].numpy())
+    masks = np.argwhere(inputs["token_ids"].numpy() == wordpiece.mask_id)
+    place = {0: 0, 1: 0, 2: 0}
+    for row, at in masks:
+        expected = probabilities[row, at]
+        best = np.argsort(-expected)[:5]
+        words = wordpiece.detokenize(best[:, None].astype("int32"), skip_special_tokens=False)
+        assert answers["words"][row, place[row]].tolist() == words.numpy().tolist()
+        np.testing.assert_allclose(answers["probabilities"][row, place[row]], expected[best], atol=1e-5)
+        place[row] += 1
+    assert place == {0: 1, 1: 0, 2: 2}
+    assert (answers["words"][1] == b"").all() and answers["words"].shape == (3, 2, 5)
+    follows = ["Bob to Paris", "", "they [MASK]"]
+    pairs = signatures["pair"](text=tf.constant(texts), pair=tf.constant(follows))
+    outputs = model(wordpiece.encode(texts, follows, max_length=24))
+    expected = softmax(outputs["next_sentence_logits"].numpy())[:, 0]
+    np.testing.assert_allclose(pairs["follows_probability"], expected, atol=1e-5)
+    assert pairs["words"].shape == (3, 3, 5)  # the pair's masks after the text's
+
+
+def test_choices(wordpiece, tmp_path):
+    model = MultipleChoiceModel(small_bert(wordpiece))
+    _, signatures = exported(model, wordpiece, tmp_path, signatures=["serving_default"])
+    texts = ["Ann went to Rome.", "Did they stop?"]
+    choices = [["they did", "", "Bob"], ["a long text " * 9, "no", "to Paris"]]
+    answers = rows_are_as_alone(
+        signatures["serving_default"], text=np.array(texts, object), choices=np.array(choices, object)
+    )
+    assert answers["truncated"].tolist() == [False, True]
+    for i, text in enumerate(texts):
+        inputs = wordpiece.encode([text] * 3, choices[i], max_length=24)
+        expected = softmax(model({name: x[None] for name, x in inputs.items()}).numpy())[0]
+        np.testing.assert_allclose(answers["probabilities"][i], expected, atol=1e-5)
+        assert answers["choice"][i] == expected.argmax()
+
+
+@pytest.mark.parametrize("head", [MaskedLanguageModel, NextSentencePredictor])
+def test_one_head_of_pre_training(wordpiece, head):
+    """The signatures alone: what is traced and written is as of both heads."""
+    model = head(small_bert(wordpiece))
+    randomise(model, seed=3, scale=0.4)
+    signatures, _ = head_signatures(model, wordpiece)
+    texts = ["Ann [MASK] to Rome.", "[MASK]"]
+    if head is MaskedLanguageModel:
+        answers = signatures["serving_default"].call(tf.constant(texts))
+        inputs = wordpiece.encode(texts)
+        at = np.argwhere(inputs["token_ids"].numpy() == wordpiece.mask_id)
+        expected = softmax(model(inputs).numpy()[at[:, 0], at[:, 1]]).max(1)
+        np.testing.assert_allclose(answers["probabilities"][:, 0, 0], expected, atol=1e-5)
+    else:
+        answers = signatures["serving_default"].call(tf.constant(texts), tf.constant(texts[::-1]))
+        expected = softmax(model(wordpiece.encode(texts, texts[::-1])).numpy())[:, 0]
+        np.testing.assert_allclose(answers["probability"], expected, atol=1e-5)
 
 
 def test_errors(wordpiece, tmp_path):

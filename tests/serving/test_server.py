@@ -1,6 +1,7 @@
 """`tfmodels serve` in a process of its own: REST, gRPC, bad requests, batching, the page."""
 
 import concurrent.futures
+import importlib
 import json
 import pathlib
 import re
@@ -16,6 +17,9 @@ import pytest
 
 import tfmodels
 from tests.serving.browser import Browser
+from tfmodels.serving import operator
+from tfmodels.serving.check import read_card
+from tfmodels.serving.server.batching import Batcher
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -137,6 +141,24 @@ def test_slow_requests_are_given_up(server):
         connection.close()
 
 
+def test_batches_have_few_sizes():
+    """Kernels are kept for each: memory would grow."""
+    import tensorflow as tf
+
+    sizes = []
+
+    def double(x):
+        sizes.append(len(x))
+        return {"y": x * 2}
+
+    batcher = Batcher({"double": double})
+    for rows in (1, 3, 5):
+        answer = batcher.submit("double", {"x": tf.range(rows)}).result(30)
+        assert answer["y"].tolist() == [2 * i for i in range(rows)]
+    batcher.close()
+    assert sizes == [1, 4, 8]
+
+
 def test_clients_at_once_get_their_own_answers(server):
     """Joined in batches; a bad request among them spoils no other."""
     texts = [WORDS[i : i + 9] for i in range(24)]
@@ -183,6 +205,35 @@ def test_grpc(server, export):
             with pytest.raises(grpc.RpcError) as error:
                 ask(**wrong)
             assert error.value.code().name == code
+
+
+def test_operators_clients(server, export, tmp_path, monkeypatch):
+    """request.sh and client.py, as `tfmodels export --serving` writes them, against a running server."""
+    folder = export[2]
+    row = {"batch": 1, "median_milliseconds": 1.0, "slowest_milliseconds": 1.0, "texts_per_second": 1.0}
+    found = {"folder": folder, "card": read_card(folder), "batches": [row]}
+    monkeypatch.setattr(operator, "check", lambda path, seconds: found)  # another test measures
+    files = pathlib.Path(operator.write_serving_files(tmp_path, "words"))
+    text = "It was a dark and stormy night."
+    (expected,) = post(server, {"instances": [text]})[1]["predictions"]
+
+    def run(*command):
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    if shutil.which("curl"):
+        done = run("sh", files / "request.sh", server[0].removeprefix("http://"))
+        assert (json.loads(done.stdout), done.stderr) == ({"outputs": [expected]}, "")
+        assert run("sh", files / "request.sh", "127.0.0.1:1").returncode != 0
+    done = run(sys.executable, files / "client.py", server[1])
+    assert done.stdout == f"text [1] {[expected]}\n", done.stderr
+    monkeypatch.syspath_prepend(files)
+    client = importlib.import_module("client")
+    numbers = found["card"]["signatures"]["generate"]["inputs"]
+    inputs = {name: [spec["default"]] for name, spec in numbers.items() if "default" in spec}
+    answer = client.predict(server[1], "words", {"text": [text]} | inputs, "generate")
+    assert answer["text"] == ([1, 1], [expected.encode()])
+    assert answer["truncated"] == ([1], [True])  # the model reads 24 tokens
+    assert sum(answer["log_probabilities"][1]) == pytest.approx(answer["score"][1][0], rel=1e-4)
 
 
 @pytest.mark.slow

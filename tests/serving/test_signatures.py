@@ -8,12 +8,18 @@ import pytest
 import tensorflow as tf
 
 import tfmodels
+from tfmodels.generation.config import make_generation_config
+from tfmodels.serving.text_generation import TextGeneration
 
 ODD = ["In the", "", "ñ 日本", b"\xff\xfe bad \xc3", "God " * 30, "x"]
 METHODS = {
     "greedy": {},
     "sample": {"top_k": 9, "top_p": 0.8, "temperature": 1.5, "seed": 7, "num_return_sequences": 2},
     "beam": {"num_beams": 3, "num_return_sequences": 2, "length_penalty": 0.5},
+}
+OTHER_METHODS = {
+    "diverse_beam": {"num_beams": 4, "num_return_sequences": 2, "diversity_penalty": 1.5},
+    "contrastive": {"top_k": 3, "penalty_alpha": 0.7},
 }
 # Those in which the others differ from greedy decoding; each costs seconds.
 NAMES = ["serving_default", "generate"]
@@ -48,19 +54,39 @@ def defaults(card, rows=1):
 def test_generate_is_generate(method, words, decoder, exports):
     """With the defaults of the card, and with other numbers than those that it was exported with."""
     card, signatures, *_ = exports[method]
+    check_generate(method, METHODS[method], words, decoder, signatures["generate"], defaults(card))
+
+
+@pytest.mark.parametrize("method", OTHER_METHODS)
+def test_other_methods_are_generate(method, words, decoder):
+    """Traced as for an export; what is written and read again differs by nothing from the others."""
+    options = OTHER_METHODS[method]
+    config = make_generation_config(None, {"method": method, "max_new_tokens": 5, **options})
+    signature = TextGeneration(decoder, words, config).signatures(["generate"])["generate"]
+    numbers = {n: tf.constant([x], signature.inputs[n].dtype) for n, x in signature.defaults.items()}
+    check_generate(method, options, words, decoder, signature.traced(), numbers)
+
+
+def check_generate(method, options, words, decoder, signature, numbers):
     texts = ["In the", "God", "earth. "]
     changes = {"max_new_tokens": 3, "repetition_penalty": 1.4, "min_new_tokens": 2}
-    changes |= {"sample": {"temperature": 0.7, "top_k": 0, "seed": 3}, "beam": {"length_penalty": 1.0}}.get(
-        method, {}
-    )
+    changes |= {
+        "sample": {"temperature": 0.7, "top_k": 0, "seed": 3},
+        "beam": {"length_penalty": 1.0},
+        "diverse_beam": {"length_penalty": 2.0},
+        "contrastive": {"penalty_alpha": 0.2},
+    }.get(method, {})
     for own in ({}, changes):
-        numbers = defaults(card) | {
-            name: tf.constant([value], defaults(card)[name].dtype) for name, value in own.items()
-        }
-        found = {name: value.numpy() for name, value in signatures["generate"](text=texts, **numbers).items()}
-        options = {"method": method, "max_new_tokens": 5, **METHODS[method], **own, "return_scores": True}
-        expected = tfmodels.generate(decoder, texts, words, **options)
-        if method == "greedy":
+        given = {name: tf.constant([value], numbers[name].dtype) for name, value in own.items()}
+        found = signature(text=tf.constant(texts), **(numbers | given))
+        found = {name: value.numpy() for name, value in found.items()}
+        expected = tfmodels.generate(
+            decoder,
+            texts,
+            words,
+            **({"method": method, "max_new_tokens": 5, "return_scores": True} | options | own),
+        )
+        if "num_return_sequences" not in options:
             found = {n: x[:, 0] if n != "truncated" else x for n, x in found.items()}
         assert np.vectorize(bytes.decode)(found["text"]).tolist() == expected.text
         np.testing.assert_array_equal(found["token_ids"], expected.token_ids)

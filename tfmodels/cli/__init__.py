@@ -201,6 +201,12 @@ class _Export:
         parser.add_argument("run", help="a run folder of tfmodels demo or train")
         parser.add_argument("path", help="folder of all versions; the next free number is written")
         parser.add_argument(
+            "--format",
+            type=Literal["tf_saved_model", "litert"],
+            default="tf_saved_model",
+            help="a SavedModel from strings to strings, or model.tflite with prefill and decode for devices",
+        )
+        parser.add_argument(
             "--quantize",
             type=Literal["int8", "bfloat16"] | None,
             help="smaller weights; the size and the loss in quality are printed",
@@ -225,7 +231,7 @@ class _Export:
         config = _generation_config(options)
         check_writable(options.path)
         model, tokenizer = load_run(options.run)
-        names = ("quantize", "jit_compile", "max_length", "license")
+        names = ("format", "quantize", "jit_compile", "max_length", "license")
         folder = export(model, tokenizer, options.path, config, **{name: options[name] for name in names})
         print(folder)
         _print_quality(folder)

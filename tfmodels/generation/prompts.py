@@ -41,7 +41,7 @@ def prepare(model, prompts, tokenizer, config, options, prefix=None):
         config = dataclasses.replace(config, max_new_tokens=max_length, min_new_tokens=least)
     names = prompt_names(model)
     _check_lengths(inputs[names[1]], max_length)
-    width = _rounded(inputs[names[0]].shape[1], max_length)
+    width = rounded_length(inputs[names[0]].shape[1], max_length)
     for name in names:
         inputs[name] = tf.pad(inputs[name], ((0, 0), (0, width - inputs[name].shape[1])))
     _check_token_options(model, tokenizer, config)
@@ -219,7 +219,7 @@ def _check_lengths(mask, max_length):
         )
 
 
-def _rounded(length, max_length):
+def rounded_length(length, max_length):
     """A prompt's length with padding: few sizes, since kernels are made ready for each size anew."""
     step = max(16, 2 ** ((length - 1).bit_length() - 3))
     length = -(-length // step) * step

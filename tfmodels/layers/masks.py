@@ -85,7 +85,8 @@ def positions_in_sequence(padding_mask):
     """
     batch, length = ops.shape(padding_mask)
     index = ops.broadcast_to(ops.arange(length, dtype="int32")[None], (batch, length))
-    previous = ops.roll(padding_mask, 1, axis=1)
+    # Not ops.roll, which LiteRT lacks.
+    previous = ops.concatenate([padding_mask[:, :1], padding_mask[:, :-1]], axis=1)
     starts = ops.cast((padding_mask != previous) & (index > 0), "int32")  # 1 where a run begins
     # Number the runs through the whole batch and find the index at which each one began: linear
     # in length, where comparing all pairs of positions would be quadratic.

@@ -41,6 +41,43 @@ def cache_signatures(model, start_id, cache_dtype=None):
     # Traced once to see what the cache is made of.
     tf.function(shapes, autograph=False).get_concrete_function(cache_length=SCALAR, **names)
     structure = tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), found["cache"])
+    return {
+        "prefill": Signature(
+            call,
+            names | {"cache_length": SCALAR},
+            "Prompts, padded on the right, to the first logits and a cache.",
+            _OUTPUTS,
+            ranges={"cache_length": _RULE},
+        ),
+        "decode": _decode(model, structure, ROW_IDS),
+    }
+
+
+def fixed_cache_signatures(model, start_id, prompt, cache_length):
+    """The same with a cache of one length, which `prefill` is not told.
+
+    Args:
+        model, start_id: as of `cache_signatures`.
+        prompt: dict of the prompt's ids and mask -> `tf.TensorSpec`, whose batch is that of both.
+        cache_length: int.
+    """
+    prefill = _encoder_prefill(model, start_id) if is_encoder_decoder(model) else _decoder_prefill(model)
+    found = {}
+
+    def call(**inputs):
+        logits, found["cache"] = prefill(checked_ids(inputs, model), cache_length)
+        return {"logits": tf.cast(logits, tf.float32)} | _named(found["cache"])
+
+    about = "A prompt to the first logits and a cache."
+    signature = Signature(call, prompt, about, _OUTPUTS)
+    signature.traced()
+    structure = tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), found["cache"])
+    rows = tf.TensorSpec(next(iter(prompt.values())).shape[:1], tf.int32)
+    return {"prefill": signature, "decode": _decode(model, structure, rows)}
+
+
+def _decode(model, structure, rows):
+    """The signature of a step, for a cache of this structure of specs and ids of this spec."""
     leaves = _named(structure)
 
     def decode(token_ids, index, **tensors):
@@ -55,29 +92,24 @@ def cache_signatures(model, start_id, cache_dtype=None):
         logits, cache = model.decode_step(token_ids[:, None], cache, index)
         return {"logits": tf.cast(logits[:, 0], tf.float32)} | _named(cache)
 
-    outputs = {"logits": "(batch, vocabulary_size), of the token after each row's last"}
-    return {
-        "prefill": Signature(
-            call,
-            names | {"cache_length": SCALAR},
-            "Prompts, padded on the right, to the first logits and a cache.",
-            outputs,
-            ranges={"cache_length": _RULE},
-        ),
-        "decode": Signature(
-            decode,
-            {"token_ids": ROW_IDS, "index": ROW_IDS} | leaves,
-            "One token a row, at its index, to the next logits and cache. The index of an "
-            "encoder-decoder's first token is 1: 0 was the start token.",
-            outputs,
-        ),
-    }
+    return Signature(
+        decode,
+        {"token_ids": rows, "index": rows} | leaves,
+        "One token a row, at its index, to the next logits and cache. The index of an "
+        "encoder-decoder's first token is 1: 0 was the start token.",
+        _OUTPUTS,
+    )
+
+
+_OUTPUTS = {"logits": "(batch, vocabulary_size), of the token after each row's last"}
 
 
 _RULE = "at least the prompt's length and at most the model's max_sequence_length"
 
 
 def _checked_length(model, cache_length, least):
+    if isinstance(cache_length, int):  # the export's own
+        return cache_length
     most = model.config.max_sequence_length
     fine = (cache_length >= least) & (most is None or cache_length <= most)
     return checked(cache_length, (fine, f"cache_length must be {_RULE}, {most}.", cache_length))

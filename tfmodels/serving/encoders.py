@@ -6,7 +6,7 @@ Shape letters: b batch, l length, n labels, c choices, e entities, d hidden_dim.
 import tensorflow as tf
 
 from tfmodels.serving.entities import Entities
-from tfmodels.serving.signatures import TEXT, Signature, checked_ids
+from tfmodels.serving.signatures import TEXT, Signature, checked_ids, rounded
 from tfmodels.serving.spans import Spans
 from tfmodels.serving.text_generation import text_signatures
 
@@ -50,7 +50,7 @@ class Head:
         ids = [self.tokenizer.tokenize(each).row_lengths() for each in (text, pair) if each is not None]
         kept = tf.reduce_sum(inputs["padding_mask"], axis=1)
         special = self.specials(pair is not None)
-        return self.named(inputs), tf.cast(tf.add_n(ids), tf.int32) + special > kept
+        return self.named(rounded(inputs, self.max_length)), tf.cast(tf.add_n(ids), tf.int32) + special > kept
 
     def specials(self, pair):
         template = self.tokenizer.template
@@ -167,30 +167,58 @@ def _vectors(head):
 
 
 def _words(head):
-    count = 5
-
     def answer(text):
         inputs, truncated = head.encode(text)
-        ids, (mask, _) = list(head.model.input_pairs.items())[0]
-        outputs = head(inputs)  # (b, l, v)
-        masked = tf.RaggedTensor.from_tensor(inputs[ids] == head.tokenizer.mask_id)
-        logits = tf.ragged.boolean_mask(tf.RaggedTensor.from_tensor(outputs, ragged_rank=1), masked)
-        probabilities, found = tf.math.top_k(tf.nn.softmax(logits.flat_values), count)
-        words = head.tokenizer.detokenize(tf.reshape(found, (-1, 1)), skip_special_tokens=False)
-        words = logits.with_flat_values(tf.reshape(words, (-1, count)))
-        return {
-            "words": words.to_tensor("", shape=(None, None, count)),
-            "probabilities": logits.with_flat_values(probabilities).to_tensor(shape=(None, None, count)),
-            "truncated": truncated,
-        }
+        return _masked_words(head, inputs, head(inputs)) | {"truncated": truncated}
 
-    outputs = {
-        "words": f"the {count} most probable words of each mask, (batch, masks, {count})",
-        "probabilities": "their own",
-        "truncated": _TRUNCATED,
+    return {
+        "serving_default": Signature(answer, {"text": TEXT}, _WORDS, _WORD_OUTPUTS),
+        "logits": head.logits(),
     }
-    about = "Words for each mask token in a text."
-    return {"serving_default": Signature(answer, {"text": TEXT}, about, outputs), "logits": head.logits()}
+
+
+def _words_and_follows(head):
+    """Of BERT's two heads of pre-training: a text as `_words` has it, a pair as both have."""
+
+    def answer(text, pair=None):
+        inputs, truncated = head.encode(text, pair)
+        outputs = head(inputs)
+        found = _masked_words(head, inputs, outputs["token_logits"]) | {"truncated": truncated}
+        if pair is not None:
+            found["follows_probability"] = tf.nn.softmax(outputs["next_sentence_logits"])[:, 0]
+        return found
+
+    about = "Words for each mask token in two texts, and whether the second follows the first."
+    outputs = _WORD_OUTPUTS | {"follows_probability": "that the pair follows the text"}
+    return {
+        "serving_default": Signature(answer, {"text": TEXT}, _WORDS, _WORD_OUTPUTS),
+        "pair": Signature(answer, {"text": TEXT, "pair": TEXT}, about, outputs),
+        "logits": head.logits(),
+    }
+
+
+_WORDS = "Words for each mask token in a text."
+_WORD_COUNT = 5
+_WORD_OUTPUTS = {
+    "words": f"the {_WORD_COUNT} most probable words of each mask, (batch, masks, {_WORD_COUNT})",
+    "probabilities": "their own",
+    "truncated": _TRUNCATED,
+}
+
+
+def _masked_words(head, inputs, logits):
+    """The most probable words at each mask token, and their probabilities, by logits (b, l, v)."""
+    ids, (mask, _) = list(head.model.input_pairs.items())[0]
+    masked = tf.RaggedTensor.from_tensor((inputs[ids] == head.tokenizer.mask_id) & (inputs[mask] != 0))
+    logits = tf.ragged.boolean_mask(tf.RaggedTensor.from_tensor(logits, ragged_rank=1), masked)
+    probabilities, found = tf.math.top_k(tf.nn.softmax(logits.flat_values), _WORD_COUNT)
+    words = head.tokenizer.detokenize(tf.reshape(found, (-1, 1)), skip_special_tokens=False)
+    words = logits.with_flat_values(tf.reshape(words, (-1, _WORD_COUNT)))
+    shape = (None, None, _WORD_COUNT)
+    return {
+        "words": words.to_tensor("", shape=shape),
+        "probabilities": logits.with_flat_values(probabilities).to_tensor(shape=shape),
+    }
 
 
 _KINDS = {
@@ -199,6 +227,7 @@ _KINDS = {
     "choice": _choice,
     "vectors": _vectors,
     "words": _words,
+    "words_and_follows": _words_and_follows,
     "spans": lambda head: {"serving_default": Spans(head).signature(), "logits": head.logits()},
     "entities": lambda head: {"serving_default": Entities(head).signature(), "logits": head.logits()},
 }

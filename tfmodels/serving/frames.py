@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from tfmodels.serving.signatures import rounded
+
 
 class Frame:
     """What stands around one text or two.
@@ -53,4 +55,4 @@ class Frame:
             "padding_mask": tf.ones_like(ids).to_tensor(),
             "segment_ids": segments.to_tensor(),
         }
-        return self._head.named(inputs), begins
+        return self._head.named(rounded(inputs, self._head.max_length)), begins

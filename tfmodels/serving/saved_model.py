@@ -1,4 +1,4 @@
-"""One SavedModel that takes strings and returns strings: tokenizer, model and answer."""
+"""One SavedModel that takes strings and returns strings: tokenizer, model and answer. Or a LiteRT model."""
 
 import dataclasses
 import json
@@ -11,12 +11,14 @@ from tfmodels._version import __version__
 from tfmodels.generation.config import make_generation_config
 from tfmodels.generation.prompts import check_tokenizer
 from tfmodels.serving.encoders import head_signatures
+from tfmodels.serving.litert import check_litert, write_litert
 from tfmodels.serving.operations import libraries, operations
 from tfmodels.serving.quantize import compare, quantized
 from tfmodels.serving.text_generation import TextGeneration
 from tfmodels.serving.warmup import write_requests
 from tfmodels.serving.writing import write_version
 
+FORMATS = ("tf_saved_model", "litert")  # as Keras's own export names them
 CARD = os.path.join("assets.extra", "tfmodels.json")
 
 
@@ -26,6 +28,7 @@ def export(
     path,
     config=None,
     *,
+    format="tf_saved_model",
     max_length=None,
     jit_compile=False,
     quantize=None,
@@ -48,6 +51,9 @@ def export(
         tokenizer: in graph ops, such as a `SentencePieceTokenizer`.
         path: str, the folder of all versions; made if missing.
         config: a `GenerationConfig`; None: the default one.
+        format: "tf_saved_model", or "litert" for devices: `model.tflite`, with `prefill` and `decode` and
+            room for `max_length` and `max_new_tokens` tokens, and the tokenizer's files, since strings
+            and loop are the calling program's.
         max_length: int, tokens of a text that are read; None: the model's `max_sequence_length`, or
             512 where it has none.
         jit_compile: bool, whether XLA compiles the generation loop of `serving_default`. A server
@@ -71,6 +77,13 @@ def export(
         'exported/1'
     """
     check_tokenizer(getattr(model, "backbone", model), tokenizer)
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}. Received: {format!r}.")
+    if format == "litert":
+        config = make_generation_config(config, options)
+        check_litert(
+            model, config, {"jit_compile": jit_compile, "quantize": quantize, "signatures": signatures}
+        )
     quantization = None
     if quantize is not None:
         smaller = quantized(model, quantize)
@@ -79,8 +92,10 @@ def export(
     if hasattr(model, "init_cache"):
         config = make_generation_config(config, options)
         generation = TextGeneration(model, tokenizer, config, max_length, jit_compile)
-        found, own = generation.signatures(signatures), {"generation": dataclasses.asdict(config)}
+        own = {"generation": dataclasses.asdict(config)}
         max_length = generation.max_length
+        if format == "tf_saved_model":
+            found = generation.signatures(signatures)
     else:
         if config is not None or options or jit_compile:
             given = [*options, *(["config"] if config else []), *(["jit_compile"] if jit_compile else [])]
@@ -105,6 +120,10 @@ def export(
             "keras": keras.__version__,
         },
     }
+    if format == "litert":
+        return write_version(
+            path, lambda folder: _write_card(folder, card | write_litert(folder, generation))
+        )
     found = _chosen(found, signatures)
     return write_version(path, lambda folder: _write(folder, model, tokenizer, found, card))
 
@@ -128,7 +147,11 @@ def _write(folder, model, tokenizer, signatures, card):
     used = operations(folder)
     card["operations"], card["libraries"] = used, libraries(used)
     card["signatures"] = {name: s.describe(traced[name]) for name, s in signatures.items()}
+    _write_card(folder, card)
+    write_requests(folder, card)
+
+
+def _write_card(folder, card):
     os.makedirs(os.path.join(folder, "assets.extra"), exist_ok=True)
     with open(os.path.join(folder, CARD), "w", encoding="utf-8") as file:
         json.dump(card, file, indent=1, ensure_ascii=False, default=str)
-    write_requests(folder, card)

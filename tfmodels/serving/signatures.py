@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tfmodels.generation.prompts import rounded_length
+
 TEXT = tf.TensorSpec((None,), tf.string)
 IDS = tf.TensorSpec((None, None), tf.int32)
 ROW_IDS = tf.TensorSpec((None,), tf.int32)
@@ -87,6 +89,23 @@ def checked_ids(inputs, model):
             same = tf.reduce_all(tf.shape(ids) == tf.shape(inputs[mask]))
             rules.append((same, f"{name} and {mask} must have one shape.", tf.shape(inputs[mask])))
     return checked(inputs, *rules)
+
+
+def rounded(inputs, max_length):
+    """Inputs (batch, length) with padding to few widths, since kernels are made ready for each, and kept.
+
+    Args:
+        inputs: dict of ids and masks, int32.
+        max_length: int, the widest; what is wider stays as it is.
+    """
+    sizes = tf.constant(sorted({rounded_length(i, max_length) for i in range(1, max_length + 1)}))
+
+    def padded(x):
+        length = tf.shape(x)[1]
+        width = tf.reduce_min(tf.where(sizes >= length, sizes, max_length))
+        return tf.pad(x, ((0, 0), (0, tf.maximum(width - length, 0))))
+
+    return {name: padded(x) for name, x in inputs.items()}
 
 
 def cut(ids, room):

@@ -16,7 +16,7 @@ from tfmodels.generation.score import token_log_probabilities
 from tfmodels.generation.step_model import turns_kernels
 from tfmodels.serving.caches import cache_signatures
 from tfmodels.serving.numbers import Numbers
-from tfmodels.serving.signatures import IDS, ROW_IDS, TEXT, Signature, checked, checked_ids, cut
+from tfmodels.serving.signatures import IDS, ROW_IDS, TEXT, Signature, checked, checked_ids, cut, rounded
 
 # Of prompts where the model has no limit: T5's training length. A text of any length costs any memory.
 _DEFAULT_MAX_LENGTH = 512
@@ -69,7 +69,7 @@ class TextGeneration:
         """The model's inputs for texts, and which of them were cut."""
         ids = self.tokenizer.tokenize(text)
         inputs = frame_prompts(self.model, self.tokenizer, ids, self.max_length)
-        return inputs, ids.row_lengths() > self.max_length - self._specials
+        return rounded(inputs, self.max_length), ids.row_lengths() > self.max_length - self._specials
 
     def _ids(self, inputs, options):
         # Servers mostly answer few texts at once.
@@ -166,11 +166,14 @@ class TextGeneration:
                 truncated |= source_truncated
             column = tf.ones((ids.nrows(), 1), tf.int32)
             ids = tf.concat([*(column * i for i in before), ids, *(column * i for i in after)], 1)
-            inputs |= {ids_name: ids.to_tensor(), mask_name: tf.ones_like(ids).to_tensor()}
+            token_ids = ids.to_tensor()
+            inputs |= rounded(
+                {ids_name: token_ids, mask_name: tf.ones_like(ids).to_tensor()}, self.max_length
+            )
             values = token_log_probabilities(self.model, inputs)
             return {
-                "token_ids": inputs[ids_name][:, len(before) :],
-                "log_probabilities": values[:, len(before) :],
+                "token_ids": token_ids[:, len(before) :],
+                "log_probabilities": values[:, len(before) : tf.shape(token_ids)[1]],
                 "lengths": tf.cast(ids.row_lengths(), tf.int32) - len(before),
                 "score": tf.reduce_sum(values, axis=1),
                 "truncated": truncated,
@@ -194,8 +197,9 @@ class TextGeneration:
         names = [name for ids, (mask, _) in self.model.input_pairs.items() for name in (ids, mask)]
 
         def logits(**inputs):
-            outputs = self.model(checked_ids(inputs, self.model), training=False)
-            return {"logits": tf.cast(outputs, tf.float32)}
+            checked_inputs = rounded(checked_ids(inputs, self.model), self.max_length)
+            outputs = self.model(checked_inputs, training=False)
+            return {"logits": tf.cast(outputs[:, : tf.shape(inputs[names[-1]])[1]], tf.float32)}
 
         about = "Ids to logits; masks are 1 for real tokens and 0 for padding."
         inputs = {name: IDS for name in names}

@@ -217,7 +217,7 @@ class PreTrainingModel(MaskedLanguageModel):
     """
 
     config_class = PreTrainingModelConfig
-    answers = None
+    answers = "words_and_follows"
     task_losses = {"token_loss": 1.0, "next_sentence_loss": 1.0}
     task_metrics = {
         "token_accuracy": keras.metrics.Mean,
