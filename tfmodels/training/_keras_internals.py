@@ -5,6 +5,7 @@ tests/training/test_keras_internals.py fail on the day that Keras mends it, and 
 """
 
 import contextlib
+import functools
 
 import keras
 import tensorflow as tf
@@ -65,16 +66,41 @@ def of_summed_gradients(optimizer):
 
     Keras sums them only after it has clipped, tested and unscaled them, so that under a strategy it
     clips by norms of parts. And it averages weights (EMA) in a replica, where it must not: so not here.
+    Adam's update is made by one op, where Keras goes over the memory of each variable a dozen times.
     """
     optimizer = inner_optimizer(optimizer)
     use_ema = optimizer.use_ema
-    vars(optimizer)["_all_reduce_sum_gradients"] = lambda pairs: pairs
+    own = {"_all_reduce_sum_gradients": lambda pairs: pairs}
+    if type(optimizer).update_step is keras.optimizers.Adam.update_step and not optimizer.amsgrad:
+        own["update_step"] = functools.partial(_adam_step, optimizer)
+    vars(optimizer).update(own)
     optimizer.use_ema = False
     try:
         yield
     finally:
-        del vars(optimizer)["_all_reduce_sum_gradients"]
+        for name in own:
+            del vars(optimizer)[name]
         optimizer.use_ema = use_ema
+
+
+def _adam_step(optimizer, gradient, variable, learning_rate):
+    """Adam.update_step of Keras with the same arithmetic in one op; of types but float32 Keras's own."""
+    if variable.dtype != tf.float32:
+        return type(optimizer).update_step(optimizer, gradient, variable, learning_rate)
+    index = optimizer._get_variable_index(variable)
+    step = tf.cast(optimizer.iterations + 1, tf.float32)
+    return tf.raw_ops.ResourceApplyAdam(
+        var=variable.handle,
+        m=optimizer._momentums[index].value.handle,
+        v=optimizer._velocities[index].value.handle,
+        beta1_power=tf.pow(optimizer.beta_1, step),
+        beta2_power=tf.pow(optimizer.beta_2, step),
+        lr=tf.cast(learning_rate, tf.float32),
+        beta1=optimizer.beta_1,
+        beta2=optimizer.beta_2,
+        epsilon=optimizer.epsilon,
+        grad=tf.cast(gradient, tf.float32),
+    )
 
 
 def merge_replicas(function, *args):
