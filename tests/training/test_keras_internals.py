@@ -1,8 +1,10 @@
 """Canaries: each fails on the day that Keras mends what training/_keras_internals.py stands in for."""
 
+import contextlib
 import inspect
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -48,3 +50,33 @@ def test_what_is_replaced_within_the_context_is_put_back():
         raise KeyError
     assert optimizer.use_ema and "_all_reduce_sum_gradients" not in vars(optimizer)
     assert not internals.is_multi_worker(tf.distribute.get_strategy())
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_adam_in_one_op_is_keras_adam(amsgrad):
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(3, 4)).astype("float32")
+    gradients = rng.normal(size=(5, 3, 4)).astype("float32")
+
+    def weights(context):
+        variable = keras.Variable(start)
+        optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.2, epsilon=1e-3, amsgrad=amsgrad)
+        optimizer.build([variable])
+
+        @tf.function(autograph=False)
+        def step(gradient):
+            with context(optimizer):
+                optimizer.apply([gradient], [variable])
+
+        for gradient in gradients:
+            step(gradient)
+        ops = {op.type for op in step.get_concrete_function(gradients[0]).graph.get_operations()}
+        arrays = [np.asarray(v) for v in [variable, *optimizer.variables]]
+        return arrays, "ResourceApplyAdam" in ops
+
+    ours, one_op = weights(internals.of_summed_gradients)
+    keras_own, _ = weights(contextlib.nullcontext)
+    assert one_op is not amsgrad
+    for one, other in zip(ours, keras_own, strict=True):
+        # The op takes 1 - 0.999 in float32, which is 0.00100005.
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

@@ -115,7 +115,7 @@ def _checked_length(model, cache_length, least):
     return checked(cache_length, (fine, f"cache_length must be {_RULE}, {most}.", cache_length))
 
 
-def _decoder_prefill(model, cache_dtype):
+def _decoder_prefill(model, cache_dtype=None):
     ids_name, mask_name = prompt_names(model)
 
     def prefill(inputs, cache_length):
@@ -133,7 +133,7 @@ def _decoder_prefill(model, cache_dtype):
     return prefill
 
 
-def _encoder_prefill(model, start_id, cache_dtype):
+def _encoder_prefill(model, start_id, cache_dtype=None):
     ids_name, _ = prompt_names(model)
 
     def prefill(inputs, cache_length):

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tfmodels.training._keras_internals import StrategyModel, leave_out_of_weight_decay
+from tfmodels.training.allocator import kept_memory
 from tfmodels.training.errors import in_plain_words
 from tfmodels.training.losses import vocabulary_loss
 from tfmodels.training.metrics import Perplexity, WeightedSum
@@ -102,7 +103,7 @@ class TaskModel(ResumableFit, StrategyModel):
         callbacks = with_callbacks(callbacks, own)
         if not is_chief(self.distribute_strategy):
             verbose, callbacks = 0, without_writers(callbacks)
-        with in_plain_words():
+        with in_plain_words(), kept_memory():
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
     def evaluate(self, *args, **kwargs):
