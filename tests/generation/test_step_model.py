@@ -7,7 +7,7 @@ import tensorflow as tf
 from tests.generation.test_generation import Ids
 from tests.reference.weights import randomise
 from tfmodels import GenerationConfig, generate, stream
-from tfmodels.generation.step_model import StepModel, turns_kernels
+from tfmodels.generation.step_model import StepModel, choose_layout
 from tfmodels.models import gpt2
 
 
@@ -25,13 +25,13 @@ def model_of(dtype, seed=1):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize("turn_kernels", [False, True])
+@pytest.mark.parametrize("layout", ["own", "turned", "swapped"])
 @pytest.mark.parametrize("eager", [False, True])
-def test_a_step_is_the_models_own(dtype, turn_kernels, eager):
+def test_a_step_is_the_models_own(dtype, layout, eager):
     model, ids = model_of(dtype), tf.constant([[3, 7], [2, 9]])
 
     def logits(ready):
-        stepped = StepModel(model, turn_kernels) if ready else model
+        stepped = StepModel(model, layout) if ready else model
 
         def body(i, _):
             return i + 1, stepped.decode_step(ids, model.init_cache({"token_ids": ids}, 16), 0)[0]
@@ -41,7 +41,7 @@ def test_a_step_is_the_models_own(dtype, turn_kernels, eager):
     run = logits if eager else tf.function(logits, autograph=False)
     own, ready = (tf.cast(run(ready), tf.float32) for ready in (False, True))
     # bfloat16 has 8 bits, and other kernels of the processor round elsewhere.
-    np.testing.assert_allclose(ready, own, atol=1e-6 if dtype == "float32" else 3e-2)
+    np.testing.assert_allclose(ready, own, atol=5e-6 if dtype == "float32" else 3e-2)
 
 
 def test_the_loop_casts_no_matrix():
@@ -85,11 +85,38 @@ def test_new_weights_are_read():
     np.testing.assert_array_equal(generate(first, prompt, **options).token_ids, expected)
 
 
-def test_kernels_are_turned_for_few_rows_and_many_steps():
-    model = model_of("float32")
-    assert turns_kernels(model, 1, 64)
-    assert not turns_kernels(model, 32, 64) and not turns_kernels(model, 1, 4)
+def test_the_layout_of_kernels_follows_rows_and_steps():
+    model, half = model_of("float32"), model_of("mixed_bfloat16")
+    assert choose_layout(model, 1, 64) == choose_layout(half, 64, 64) == "turned"
+    assert choose_layout(model, 8, 64) == "swapped"
+    assert choose_layout(model, 64, 64) == choose_layout(half, 200, 64) == choose_layout(model, 1, 4) == "own"
     assert GenerationConfig().rows_a_prompt() == 1  # the beams of the default are those of another method
     assert GenerationConfig(method="beam", num_beams=5).rows_a_prompt() == 5
     assert GenerationConfig(method="sample", num_return_sequences=3).rows_a_prompt() == 3
     assert GenerationConfig(method="contrastive", top_k=6).rows_a_prompt() == 6
+
+
+@pytest.mark.parametrize("method", ["greedy", "sample", "beam"])
+def test_a_loop_copies_no_cache(method):
+    """Nor does a row at its end spoil what it has written, beside one that goes on."""
+    model = model_of("float32")
+    ids, mask = [[3, 7, 2, 9, 4, 1], [2, 9, 0, 0, 0, 0]], [[1] * 6, [1, 1, 0, 0, 0, 0]]
+    options = dict(max_new_tokens=36, method=method, num_beams=2, stop=(), return_scores=True)
+    together = generate(model, {"token_ids": ids, "padding_mask": mask}, **options)
+    functions = vars(model)["_generate_functions"].values()
+    (body,) = (
+        f
+        for function in functions
+        for f in function.graph.as_graph_def().library.function
+        if f.signature.name.startswith("while_body")
+    )
+    operations = [node.op for node in body.node_def]
+    assert operations.count("ScatterNdNonAliasingAdd") == 2 and "TensorScatterUpdate" not in operations
+    for row, prompt in enumerate([ids[0], ids[1][:2]]):
+        alone = generate(model, {"token_ids": [prompt]}, **options)
+        length = alone.lengths[0]
+        assert together.lengths[row] == length
+        np.testing.assert_array_equal(together.token_ids[row, :length], alone.token_ids[0])
+        np.testing.assert_allclose(
+            together.log_probabilities[row, :length], alone.log_probabilities[0], atol=1e-5
+        )

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfmodels.generation.loop import prefill, repeat
 from tfmodels.generation.protocol import prompt_names
+from tfmodels.generation.step_model import StepModel
 
 
 def attention_paid(model, inputs, prompt, lengths, token_ids, written, options):
@@ -22,7 +23,7 @@ def attention_paid(model, inputs, prompt, lengths, token_ids, written, options):
         tensor, (rows, num_heads, new_length, key_length), as `GenerationResult.attention` has it.
     """
     copies = options.num_return_sequences
-    cache, _, last_index = prefill(model, inputs, prompt, lengths, options)
+    cache, _, last_index = prefill(StepModel(model), inputs, prompt, lengths, options)
     cache, prompt, starts = repeat((cache, prompt, lengths), copies)
     longest = tf.maximum(tf.reduce_max(written), 1)
     text = _joined(prompt, starts, token_ids[:, :longest])

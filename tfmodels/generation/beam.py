@@ -6,7 +6,7 @@ tokens, v vocabulary.
 
 import tensorflow as tf
 
-from tfmodels.generation.loop import prefill, put, repeat, written
+from tfmodels.generation.loop import place, prefill, put, repeat, written
 from tfmodels.generation.rules import adjust
 
 _NEVER = -1e9  # a score below any real one, finite so that it adds and multiplies
@@ -42,8 +42,8 @@ def beam_search(model, inputs, prompt, lengths, options, rules):
     cache, prompts, starts = repeat((cache, prompt, lengths), beams)
 
     def body(step, token, states, cache):
-        index = tf.minimum(starts - 1 + step, last_index)
-        logits, cache = model.decode_step(token[:, None], cache, index)
+        index, until = place(starts - 1 + step, last_index)
+        logits, cache = model.decode_step(token[:, None], cache, index, until)
         vocabulary = logits.shape[-1]
         own = tf.nn.log_softmax(tf.cast(logits[:, 0], tf.float32))  # (b * k, v)
         own = tf.split(tf.reshape(own, (batch, beams, vocabulary)), groups, axis=1)  # of each (b, s, v)
@@ -66,7 +66,7 @@ def beam_search(model, inputs, prompt, lengths, options, rules):
         return ~tf.reduce_all([state["done"] for state in states])
 
     state = (tf.constant(0), tf.gather(prompts, starts - 1, batch_dims=1), [first] * groups, cache)
-    states = tf.while_loop(more, body, state)[2]
+    states = tf.while_loop(more, body, state, parallel_iterations=1)[2]
     ended = [state["ended"] for state in states]
     merged = _best(beams, **{name: tf.concat([each[name] for each in ended], 1) for name in ended[0]})
     return _returned(merged, lengths, options)

@@ -13,7 +13,7 @@ from tfmodels.generation.loop import decode
 from tfmodels.generation.prompts import check_draft, prepare
 from tfmodels.generation.protocol import compiled, is_encoder_decoder, prompt_names
 from tfmodels.generation.speculative import PROMPT_LOOKUP, speculate
-from tfmodels.generation.step_model import StepModel, turns_kernels
+from tfmodels.generation.step_model import OWN, StepModel, choose_layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +77,8 @@ def generate(model, prompts, tokenizer=None, config=None, draft=None, prefix=Non
     if draft is not None:
         check_draft(model, draft, config)
     rows = len(inputs[prompt_names(model)[0]]) * config.rows_a_prompt()
-    turn_kernels = turns_kernels(model, rows, config.max_new_tokens)
-    loop = _compiled(model, config, rules, draft, prefix is not None, turn_kernels)
+    layout = choose_layout(model, rows, config.max_new_tokens)
+    loop = _compiled(model, config, rules, draft, prefix is not None, layout)
     result = loop(inputs, number_tensors(config))
     if config.return_attention:
         pay = _compiled_attention(model, config, rules, prefix is not None)
@@ -86,7 +86,7 @@ def generate(model, prompts, tokenizer=None, config=None, draft=None, prefix=Non
     return _as_result(result, tokenizer, config, rules)
 
 
-def generate_ids(model, inputs, options, rules, draft=None, turn_kernels=False):
+def generate_ids(model, inputs, options, rules, draft=None, layout=OWN, in_place=True):
     """The loop of the options' method, in graph ops.
 
     Args:
@@ -96,15 +96,16 @@ def generate_ids(model, inputs, options, rules, draft=None, turn_kernels=False):
         options: `Options`.
         rules: `TokenRules`.
         draft: as of `generate`.
-        turn_kernels: bool, as of `StepModel`.
+        layout: as of `StepModel`.
+        in_place: bool, as of `StepModel`.
 
     Returns:
         What `loop.decode` returns.
     """
     prompt, lengths = prompt_of(model, inputs, rules)
-    model = StepModel(model, turn_kernels)
+    model = StepModel(model, layout, in_place=in_place)
     if draft is not None:
-        draft = draft if draft == PROMPT_LOOKUP else StepModel(draft, turn_kernels)
+        draft = draft if draft == PROMPT_LOOKUP else StepModel(draft, layout)
         return speculate(model, draft, inputs, prompt, lengths, options, rules)
     methods = {"beam": beam_search, "diverse_beam": beam_search, "contrastive": contrastive_search}
     return methods.get(options.method, decode)(model, inputs, prompt, lengths, options, rules)
@@ -125,14 +126,12 @@ def detokenize(tokenizer, token_ids, lengths, rules=None):
     return texts if rules is None else rules.cut(texts)
 
 
-def _compiled(model, config, rules, draft, has_prefix, turn_kernels):
+def _compiled(model, config, rules, draft, has_prefix, layout):
     """The traced function of these options."""
     return compiled(
         model,
-        (config.structure(), rules, draft, has_prefix, turn_kernels),
-        lambda inputs, numbers: generate_ids(
-            model, inputs, Options(config, numbers), rules, draft, turn_kernels
-        ),
+        (config.structure(), rules, draft, has_prefix, layout),
+        lambda inputs, numbers: generate_ids(model, inputs, Options(config, numbers), rules, draft, layout),
         _input_specs(model, has_prefix),
         number_specs(),
     )

@@ -32,6 +32,7 @@ def decode(model, inputs, prompt, lengths, options, rules):
         lambda state: ~tf.reduce_all(state["done"]),
         lambda state: (advance(model, state, by_row, rules),),
         (state,),
+        parallel_iterations=1,  # else the next step begins while the cache is still read, and copies it
     )
     return finish(state, options)
 
@@ -68,8 +69,8 @@ def begin(model, inputs, prompt, lengths, options, spare=0):
 def advance(model, state, options, rules):
     """The state after one token more in each row that has not ended."""
     step, lengths = state["step"], state["lengths"]
-    index = tf.minimum(lengths - 1 + step, state["last_index"])
-    logits, cache = model.decode_step(state["token"][:, None], state["cache"], index)
+    index, until = place(lengths - 1 + step, state["last_index"])
+    logits, cache = model.decode_step(state["token"][:, None], state["cache"], index, until)
     logits = tf.cast(logits[:, 0], tf.float32)  # (b, v)
     scores = adjust(logits, state["history"], lengths + step, step, state["limits"], options, rules)
     if options.method == "sample":
@@ -115,8 +116,7 @@ def prefill(model, inputs, prompt, lengths, options, spare=0):
     """Fills a cache with the prompts.
 
     All tokens go in but each row's last: it is the first that the loop feeds, so that prompts of
-    mixed lengths need no special case: what stands after a row's own prompt in the cache is
-    overwritten before any token may see it.
+    mixed lengths need no special case. After a row's own prompt its cache stays empty.
 
     Returns:
         The cache; each row's room for new tokens, int32 (batch,); the last index of the cache.
@@ -135,8 +135,13 @@ def prefill(model, inputs, prompt, lengths, options, spare=0):
         cache = _share(model, inputs, cache, prompt[0, None, :prefix_length], longest, options.cache_dtype)
         shared = prefix_length
     if prompt.shape[1] != 1:
-        _, cache = model.decode_step(prompt[:, shared:-1], cache, shared)
+        _, cache = model.decode_step(prompt[:, shared:-1], cache, shared, until=lengths - 1)
     return cache, limits, longest - 1
+
+
+def place(position, last_index):
+    """Where in the cache a step writes, and `StepModel`'s `until`: a row at its end writes nothing."""
+    return tf.minimum(position, last_index), tf.where(position > last_index, 0, last_index + 1)
 
 
 def _share(model, inputs, cache, prefix, max_length, dtype):

@@ -5,19 +5,30 @@ import contextlib
 import keras
 import tensorflow as tf
 
+# How a loop's kernels are held: as they stand, (inputs, outputs); turned, (outputs, inputs), of which a CPU
+# reads each in one piece; or turned and the first factor of their product (docs/benchmarks.md).
+OWN, TURNED, SWAPPED = "own", "turned", "swapped"
 # So many tokens of a row are a step of a loop and no prompt.
 _STEP_TOKENS = 8
-# On a CPU a product of so few rows is faster with a matrix that has an output a row: each is read in one
-# piece. Turning them all takes as long as some ten steps gain, and their memory once more.
-_FEW_ROWS, _MANY_STEPS, _MOST_BYTES = 16, 16, 2**31
+# Up to so many rows turned kernels are faster. Turning them all takes as long as some ten steps gain, and
+# their memory once more.
+_FEW_ROWS = {"float32": 48, "bfloat16": 128}
+_MANY_STEPS, _MOST_BYTES = 16, 2**31
 
 
-def turns_kernels(model, rows, steps):
-    """Whether a loop of so many rows and steps gains by kernels that are turned before it."""
-    if rows > _FEW_ROWS or steps < _MANY_STEPS or tf.config.list_physical_devices("GPU"):
-        return False
+def choose_layout(model, rows, steps):
+    """How a loop of so many rows and steps best holds its kernels."""
+    dtype = getattr(model, "compute_dtype", None)
+    if rows > _FEW_ROWS.get(dtype, 0) or steps < _MANY_STEPS or has_gpu():
+        return OWN
     kernels = [variable for variable in getattr(model, "variables", ()) if _is_kernel(variable)]
-    return sum(4 * variable.shape[0] * variable.shape[1] for variable in kernels) <= _MOST_BYTES
+    if sum(4 * variable.shape[0] * variable.shape[1] for variable in kernels) > _MOST_BYTES:
+        return OWN
+    return SWAPPED if dtype == "float32" and rows > 2 else TURNED
+
+
+def has_gpu():
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 class StepModel:
@@ -27,14 +38,17 @@ class StepModel:
 
     Args:
         model: keeps the protocol of `GenerativeModel`, as this does.
-        turn_kernels: bool, whether kernels are held as (outputs, inputs).
+        layout: how kernels are held: "own", "turned" or "swapped".
         ready: what `ready` of another such model of the same model returned, by steps of which it was
             made, to be read again; None: all is made here.
+        in_place: bool, whether caches may be written in their own memory: as no op of XLA, and on a CPU.
     """
 
-    def __init__(self, model, turn_kernels, ready=None):
+    def __init__(self, model, layout=OWN, ready=None, in_place=False):
         self._model = model
-        self._weights = _ReadyWeights(turn_kernels, ready)
+        self._layout = layout
+        self._in_place = in_place and not has_gpu()
+        self._weights = _ReadyWeights(ready)
 
     def ready(self):
         """The matrices that the steps so far have read: dict of str -> tensor."""
@@ -43,39 +57,61 @@ class StepModel:
     def __getattr__(self, name):
         return getattr(self._model, name)
 
-    def decode_step(self, token_ids, *arguments, **options):
+    def decode_step(self, token_ids, cache, index, until=None, **options):
+        """As the model's.
+
+        Args:
+            until: int tensor, (batch,): what is written has not been written to this cache before, and
+                what stands in a row from here on is not written; None: anything may be written.
+        """
         length = token_ids.shape[1]
-        if length is None or length > _STEP_TOKENS:
-            return self._model.decode_step(token_ids, *arguments, **options)
-        with self._weights:
-            return self._model.decode_step(token_ids, *arguments, **options)
+        is_step = length is not None and length <= _STEP_TOKENS
+        with contextlib.ExitStack() as scopes:
+            if is_step:
+                scopes.enter_context(self._weights)
+            if hasattr(self._model, "stepping"):
+                turned = self._turned if is_step and self._layout != OWN else lambda kernel: None
+                swap_factors = is_step and self._layout == SWAPPED
+                scopes.enter_context(
+                    self._model.stepping(turned, swap_factors, until if self._in_place else None)
+                )
+            return self._model.decode_step(token_ids, cache, index, **options)
+
+    def _turned(self, kernel):
+        return self._weights.turned(kernel) if _is_kernel(kernel) else None
 
 
 class _ReadyWeights(keras.StatelessScope):
     """Gives layers their matrices as tensors of the graph in which this was made, or eager ones."""
 
-    def __init__(self, turn_kernels, ready):
+    def __init__(self, ready):
         super().__init__()
-        self._turn_kernels = turn_kernels
         self._graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
         self.ready = dict(ready or {})
         self._reads = False
 
     def get_current_value(self, variable):
         # Whole numbers are a quantised layer's, which scales them itself.
-        if self._reads or len(variable.shape) != 2 or not tf.as_dtype(variable.dtype).is_floating:
+        if self._reads or not _is_matrix(variable):
             return None  # the variable's own
-        turned = self._turn_kernels and _is_kernel(variable)
-        name = str(id(variable))
+        return self._ready(str(id(variable)), lambda: tf.convert_to_tensor(variable.value))
+
+    def turned(self, kernel):
+        """A kernel as (outputs, inputs)."""
+        return self._ready(f"turned {id(kernel)}", lambda: tf.transpose(tf.convert_to_tensor(kernel.value)))
+
+    def _ready(self, name, make):
         if name not in self.ready:
             self._reads = True
             with self._graph.as_default() if self._graph else contextlib.nullcontext():
-                value = tf.convert_to_tensor(variable.value)  # cast as the layer that reads it asks
-                self.ready[name] = tf.transpose(value) if turned else value
+                self.ready[name] = make()  # cast as the layer that reads it asks
             self._reads = False
-        value = self.ready[name]
-        return tf.transpose(value) if turned else value
+        return self.ready[name]
+
+
+def _is_matrix(variable):
+    return len(variable.shape) == 2 and tf.as_dtype(variable.dtype).is_floating
 
 
 def _is_kernel(variable):
-    return len(variable.shape) == 2 and variable.path.endswith("/kernel")
+    return _is_matrix(variable) and variable.path.endswith(("/kernel", "/reverse_embeddings"))

@@ -7,7 +7,7 @@ from tfmodels.generation.config import BEAM_METHODS, Options, make_generation_co
 from tfmodels.generation.generate import detokenize, number_specs, number_tensors, prompt_of
 from tfmodels.generation.prompts import prepare
 from tfmodels.generation.protocol import compiled, prompt_names
-from tfmodels.generation.step_model import StepModel, turns_kernels
+from tfmodels.generation.step_model import StepModel, choose_layout
 
 _REPLACEMENT = "\ufffd"
 
@@ -85,21 +85,21 @@ def _compiled(model, config, rules):
     """The traced beginning of a text, which also makes the weights ready, and the traced step."""
     ids = tf.TensorSpec((None, None), tf.int32)
     method = contrastive if config.method == "contrastive" else loop
-    turn_kernels = turns_kernels(model, config.rows_a_prompt(), config.max_new_tokens)
+    layout = choose_layout(model, config.rows_a_prompt(), config.max_new_tokens)
 
     def begin(inputs, numbers):
-        options, stepped = Options(config, numbers), StepModel(model, turn_kernels)
+        options, stepped = Options(config, numbers), StepModel(model, layout)
         state = method.begin(stepped, inputs, *prompt_of(model, inputs, rules), options)
         # Traced to see which weights a step reads: the graph leaves it out, since nothing uses it.
         method.advance(stepped, state, options, rules)
         return state, stepped.ready()
 
     def advance(state, weights, numbers):
-        stepped = StepModel(model, turn_kernels, weights)
+        stepped = StepModel(model, layout, weights)
         return method.advance(stepped, state, Options(config, numbers), rules)
 
     def function(name, *arguments):
-        return compiled(model, (name, config.structure(), rules, turn_kernels), *arguments)
+        return compiled(model, (name, config.structure(), rules, layout), *arguments)
 
     start = function("stream", begin, {name: ids for name in prompt_names(model)}, number_specs())
     state, weights = tf.nest.map_structure(

@@ -175,6 +175,14 @@ def _key_ranges(blocks, query_mask, key_mask, key_length, causal, window):
     return starts, tf.maximum(ends, starts + 1)
 
 
+def add_in_place(x, indices, updates):
+    """x with updates (..., h) added at indices (..., rank - 1), in x's own memory if nothing else reads it.
+
+    On a CPU the op that replaces elements copies all of x, even inside a loop.
+    """
+    return tf.raw_ops.ScatterNdNonAliasingAdd(input=x, indices=indices, updates=updates)
+
+
 def rematerialise(layer, function, *tensors):
     """Calls a function of a layer, and in the backward pass again, instead of keeping what it computes.
 

@@ -12,6 +12,7 @@ from tfmodels.layers.cache import empty, load, write
 from tfmodels.layers.masks import attention_mask, cached_attention_mask, cached_positions, mask_scores
 from tfmodels.layers.record import is_recording, record
 from tfmodels.layers.rotary import rotate
+from tfmodels.layers.steps import Dense
 
 # From this length on attention goes block by block, which then is faster too; below, the blocks' own
 # work is more than what they skip.
@@ -61,7 +62,7 @@ class MultiHeadAttentionBase(keras.layers.Layer):
 
         def dense(name, units, initializer, use_bias=self.use_bias):
             # A fresh copy each: Keras warns when one unseeded initializer object is used twice.
-            return keras.layers.Dense(
+            return Dense(
                 units,
                 use_bias=use_bias,
                 kernel_initializer=initializer.clone(),

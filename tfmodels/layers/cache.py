@@ -6,6 +6,9 @@ Shape letters: b batch, n heads, q new tokens, k length of the cache, h head_dim
 import keras
 from keras import ops
 
+from tfmodels.layers._kernels import add_in_place
+from tfmodels.layers.steps import written_until
+
 _LARGEST = 127  # of int8; -128 is not used, so that both signs have the same range
 
 
@@ -51,9 +54,8 @@ def load(cache, dtype):
 def write(cache, keys, positions):
     """Puts keys and values, each (b, n, q, h), into a cache at each row's positions (b, q).
 
-    A scatter, since rows of one batch stand at different positions; it is a core op that writes in
-    place inside a compiled loop, and positions after the end of the cache are dropped by none:
-    callers bound the length.
+    A scatter, since rows of one batch stand at different positions. Positions after the end of the cache
+    are dropped by none: callers bound the length.
     """
     batch, heads, length, _ = ops.shape(keys["key"])
     shape = (batch, heads, length)
@@ -66,4 +68,11 @@ def write(cache, keys, positions):
         axis=-1,
     )  # (b, n, q, 3)
     update = store(keys, keras.backend.standardize_dtype(cache["key"].dtype))
-    return Cache((name, ops.scatter_update(cache[name], indices, new)) for name, new in update.items())
+    until = written_until()
+    if until is None:
+        return Cache((name, ops.scatter_update(cache[name], indices, new)) for name, new in update.items())
+    real = (positions < until[:, None])[:, None, :, None]  # (b, 1, q, 1)
+    return Cache(
+        (name, add_in_place(cache[name], indices, ops.where(real, new, ops.zeros_like(new))))
+        for name, new in update.items()
+    )

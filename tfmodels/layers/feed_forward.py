@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from tfmodels.layers.steps import Dense
+
 
 def gelu_tanh(x):
     """GELU by its tanh approximation (Hendrycks & Gimpel 2016, section 2), as GPT-2 has it."""
@@ -63,7 +65,7 @@ class FeedForward(keras.layers.Layer):
         hidden_dim = input_shape[-1]
 
         def dense(name, in_dim, units, initializer, activation=None):
-            layer = keras.layers.Dense(
+            layer = Dense(
                 units,
                 use_bias=self.use_bias,
                 activation=ACTIVATIONS.get(activation, activation),

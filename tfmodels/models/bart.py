@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from tfmodels.layers import PositionalEmbedding, TransformerBlock
+from tfmodels.layers.steps import ReversibleEmbedding
 from tfmodels.models.base import (
     check_config,
     check_optional_sizes,
@@ -154,7 +155,7 @@ class BartStacks:
         initializer = keras.initializers.RandomNormal(stddev=config.initializer_range)
 
         def words(vocabulary_size, name, tied=True):
-            return keras.layers.ReversibleEmbedding(
+            return ReversibleEmbedding(
                 vocabulary_size,
                 config.hidden_dim,
                 tie_weights=tied,

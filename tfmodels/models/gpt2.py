@@ -8,6 +8,7 @@ import dataclasses
 import keras
 
 from tfmodels.layers import PositionalEmbedding, TransformerBlock
+from tfmodels.layers.steps import ReversibleEmbedding
 from tfmodels.models.base import (
     check_config,
     check_special_ids,
@@ -112,7 +113,7 @@ class GPT2(DecoderModel):
         # Section 2.3: the layers that write to the residual stream start smaller, by
         # 1/sqrt(N) with N residual layers, two in each block.
         residual_stddev = config.initializer_range * (2 * config.num_layers) ** -0.5
-        self.token_embedding = keras.layers.ReversibleEmbedding(
+        self.token_embedding = ReversibleEmbedding(
             config.vocabulary_size,
             config.hidden_dim,
             tie_weights=config.tie_embeddings,

@@ -9,6 +9,7 @@ import dataclasses
 import keras
 
 from tfmodels.layers import RMSNormBlock, RotaryEmbedding
+from tfmodels.layers.steps import ReversibleEmbedding
 from tfmodels.models.base import (
     check_config,
     check_optional_sizes,
@@ -223,7 +224,7 @@ class Llama(DecoderModel):
         self.config = config
         dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         initializer = keras.initializers.RandomNormal(stddev=config.initializer_range)
-        self.token_embedding = keras.layers.ReversibleEmbedding(
+        self.token_embedding = ReversibleEmbedding(
             config.vocabulary_size,
             config.hidden_dim,
             tie_weights=config.tie_embeddings,

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from tfmodels.layers import RelativePositionBias, RMSNormBlock
+from tfmodels.layers.steps import Dense, ReversibleEmbedding
 from tfmodels.models.base import (
     check_config,
     check_optional_sizes,
@@ -185,7 +186,7 @@ class _Stack:
 
 
 def _token_embedding(config, dtype):
-    return keras.layers.ReversibleEmbedding(
+    return ReversibleEmbedding(
         config.vocabulary_size,
         config.hidden_dim,
         embeddings_initializer=keras.initializers.RandomNormal(stddev=config.initializer_factor),
@@ -265,7 +266,7 @@ class T5(T5Stacks, EncoderDecoderModel):
         self.output_dense = None
         if not config.tie_embeddings:
             stddev = config.initializer_factor * config.hidden_dim**-0.5
-            self.output_dense = keras.layers.Dense(
+            self.output_dense = Dense(
                 config.vocabulary_size,
                 use_bias=False,
                 kernel_initializer=keras.initializers.RandomNormal(stddev=stddev),

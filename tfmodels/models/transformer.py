@@ -8,6 +8,7 @@ import dataclasses
 import keras
 
 from tfmodels.layers import PositionalEmbedding, TransformerBlock
+from tfmodels.layers.steps import ReversibleEmbedding
 from tfmodels.models.base import (
     check_config,
     check_shared_vocabulary,
@@ -107,7 +108,7 @@ class Transformer(EncoderDecoderModel):
         dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
 
         def embedding(vocabulary_size, name):
-            return keras.layers.ReversibleEmbedding(
+            return ReversibleEmbedding(
                 vocabulary_size,
                 config.hidden_dim,
                 # Section 3.4 multiplies by sqrt(d): this start gives embeddings of variance 1

@@ -13,7 +13,7 @@ from tfmodels.generation.prompts import frame_prompts, special_ids
 from tfmodels.generation.protocol import is_encoder_decoder, prompt_names
 from tfmodels.generation.rules import token_rules
 from tfmodels.generation.score import token_log_probabilities
-from tfmodels.generation.step_model import turns_kernels
+from tfmodels.generation.step_model import choose_layout
 from tfmodels.serving.caches import cache_signatures
 from tfmodels.serving.numbers import Numbers
 from tfmodels.serving.signatures import IDS, ROW_IDS, TEXT, Signature, checked, checked_ids, cut, rounded
@@ -73,8 +73,10 @@ class TextGeneration:
 
     def _ids(self, inputs, options):
         # Servers mostly answer few texts at once.
-        turn_kernels = turns_kernels(self.model, 1, self.config.max_new_tokens)
-        return generate_ids(self.model, inputs, options, self.rules, turn_kernels=turn_kernels)
+        layout = choose_layout(self.model, 4, self.config.max_new_tokens)
+        # XLA has no op that does it; it writes all of a loop's tensors in place by itself.
+        in_place = not self.jit_compile
+        return generate_ids(self.model, inputs, options, self.rules, layout=layout, in_place=in_place)
 
     def _default(self):
         options = Options(self.config, self.config.numbers())
