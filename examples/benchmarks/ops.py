@@ -2,7 +2,8 @@
 
 Rows flattened before a Dense layer against a three-dimensional product; the fused sparse cross-entropy op
 against softmax and arg max; a mask that is added to attention scores against one that selects; few rows times
-kernels as they stand, cast or turned. Prints medians of 15 runs after a warm-up, and ratios.
+kernels as they stand, cast, turned, or turned and as the first factor; a cache that a loop copies against one
+that it writes in place. Prints medians of 15 runs after a warm-up, and ratios.
 """
 
 import statistics
@@ -59,6 +60,29 @@ def few_rows(x, kernels, turned):
     return tf.cast(x, tf.float32)
 
 
+def few_rows_swapped(x, kernels):
+    """The same with turned kernels as the first factor."""
+    for kernel in kernels:
+        x = tf.transpose(tf.matmul(kernel, x, transpose_b=True))
+    return x
+
+
+def written_cache(batch, in_place):
+    """100 steps of a loop that write a row of each head."""
+    cache = tf.zeros((batch, 12, 1024, 64))
+
+    def step(i, cache):
+        places = tf.stack(
+            [tf.repeat(tf.range(batch), 12), tf.tile(tf.range(12), [batch]), tf.fill([12 * batch], i)], 1
+        )
+        new = tf.ones((12 * batch, 64))
+        if in_place:
+            return i + 1, tf.raw_ops.ScatterNdNonAliasingAdd(input=cache, indices=places, updates=new)
+        return i + 1, tf.tensor_scatter_nd_update(cache, places, new)
+
+    return tf.while_loop(lambda i, _: i < 100, step, (0, cache), parallel_iterations=1)[1][0, 0, 0]
+
+
 def main():
     print(f"TensorFlow {tf.__version__}, {len(tf.config.list_physical_devices('GPU'))} GPUs")
     for dtype in (tf.float32, tf.bfloat16):
@@ -79,16 +103,26 @@ def main():
     kernels = [tf.Variable(tf.random.normal(shape) / 55) for shape in [(768, 3072), (3072, 768)] * 24]
     turned = [tf.Variable(tf.transpose(kernel)) for kernel in kernels]
     cast = [tf.Variable(tf.cast(kernel, tf.bfloat16)) for kernel in turned]
-    for rows in (1, 8):
+    for rows in (1, 8, 32):
         x = tf.random.normal((rows, 768))
         before, after = milliseconds(few_rows, x, kernels, False), milliseconds(few_rows, x, turned, True)
-        print(f"{rows} rows, float32: {before:.1f} ms, turned {after:.1f} ms, ratio {before / after:.2f}")
+        swapped = milliseconds(few_rows_swapped, x, turned)
+        print(
+            f"{rows} rows, float32: {before:.1f} ms, turned {after:.1f} ms, ratio {before / after:.2f}, "
+            f"first factor {swapped:.1f} ms, ratio {before / swapped:.2f}"
+        )
         x = tf.cast(x, tf.bfloat16)
         before, after = milliseconds(few_rows, x, kernels, False), milliseconds(few_rows, x, cast, True)
         print(
             f"{rows} rows, float32 kernels cast to bfloat16: {before:.1f} ms, "
             f"cast and turned before {after:.1f} ms, ratio {before / after:.2f}"
         )
+    batch = tf.constant(8)
+    copied, in_place = (milliseconds(written_cache, batch, f) for f in (False, True))
+    print(
+        f"cache of 8 x 12 x 1024 x 64, 100 steps: copied {copied:.0f} ms, in place {in_place:.0f} ms, "
+        f"ratio {copied / in_place:.1f}"
+    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 Each worker trains GPT-2 (6 layers, 6 heads, 384 wide, 50257 words) on 8 x 256 tokens a step, so that two
 have twice the work of one. Prints the median of the rounds after one of warm-up, and the efficiency: the
-tokens a second of several over those of one and their number.
+tokens a second of several over those of one and their number. As many processes that know nothing of each
+other show what the machine itself loses when all its cores are busy.
 """
 
 import argparse
@@ -20,8 +21,8 @@ import time
 ROWS, LENGTH, WORDS = 8, 256, 50257
 
 
-def train(index, workers, rounds, steps, micro_batches):
-    """A worker: the first prints the seconds of each round."""
+def train(index, workers, apart, rounds, steps, micro_batches):
+    """A worker, or with `apart` one of several trainings; prints the seconds of each round."""
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[index]})  # before TensorFlow counts its threads
     import keras
     import numpy as np
@@ -30,6 +31,7 @@ def train(index, workers, rounds, steps, micro_batches):
     from tfmodels.models import gpt2
     from tfmodels.training import make_strategy
 
+    workers = 1 if apart else workers
     strategy = make_strategy("multi_worker" if workers > 1 else "none")
     with strategy.scope():
         model = gpt2(
@@ -45,14 +47,21 @@ def train(index, workers, rounds, steps, micro_batches):
     shape = (steps * workers * ROWS, LENGTH + 1)
     ids = np.random.default_rng(0).integers(0, WORDS, shape).astype("int32")
     data = tf.data.Dataset.from_tensor_slices(({"token_ids": ids[:, :-1]}, ids[:, 1:])).batch(ROWS * workers)
+
+    class Clock(keras.callbacks.Callback):
+        """Of the steps alone: TensorFlow takes up to a minute to free the data of several workers."""
+
+        def on_train_batch_begin(self, batch, logs=None):
+            self.start = self.start if batch else time.perf_counter()
+
+        def on_epoch_end(self, epoch, logs=None):
+            print(time.perf_counter() - self.start, flush=True)
+
     for _ in range(rounds + 1):
-        start = time.perf_counter()
-        model.fit(data, verbose=0)
-        if index == 0:
-            print(time.perf_counter() - start, flush=True)
+        model.fit(data, verbose=0, callbacks=[Clock()])
 
 
-def tokens_per_second(workers, options):
+def tokens_per_second(workers, options, apart=False):
     sockets = [socket.create_server(("localhost", 0)) for _ in range(workers)]
     addresses = [f"localhost:{each.getsockname()[1]}" for each in sockets]
     for each in sockets:
@@ -60,7 +69,7 @@ def tokens_per_second(workers, options):
     processes = []
     for i in range(workers):
         cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}
-        sizes = [i, workers, options.rounds, options.steps, options.micro_batches]
+        sizes = [i, workers, apart, options.rounds, options.steps, options.micro_batches]
         processes.append(
             subprocess.Popen(
                 [sys.executable, __file__, "--point", json.dumps(sizes)],
@@ -73,7 +82,9 @@ def tokens_per_second(workers, options):
     outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         raise RuntimeError(f"A worker failed: {[process.returncode for process in processes]}.")
-    seconds = statistics.median([float(line) for line in outputs[0].split()][1:])
+    seconds = statistics.mean(
+        statistics.median([float(line) for line in output.split()][1:]) for output in outputs
+    )
     return workers * options.steps * ROWS * LENGTH / seconds
 
 
@@ -93,9 +104,11 @@ def main():
         parser.error(f"--workers must be 2 to {cores}, a core each. Received: {options.workers}.")
     print(f"{platform.machine()}, {cores} cores, {time.strftime('%Y-%m-%d')}")
     one = tokens_per_second(1, options)
-    several = tokens_per_second(options.workers, options)
-    print(f"1 worker: {one:.0f} tokens/s; {options.workers} workers: {several:.0f} tokens/s; ", end="")
-    print(f"efficiency {several / one / options.workers:.0%}")
+    print(f"1 worker: {one:.0f} tokens/s", flush=True)
+    for name, apart in {"processes apart": True, "workers": False}.items():
+        rate = tokens_per_second(options.workers, options, apart)
+        share = rate / one / options.workers
+        print(f"{options.workers} {name}: {rate:.0f} tokens/s, efficiency {share:.0%}", flush=True)
 
 
 if __name__ == "__main__":

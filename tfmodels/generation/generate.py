@@ -76,7 +76,9 @@ def generate(model, prompts, tokenizer=None, config=None, draft=None, prefix=Non
     config, inputs, rules = prepare(model, prompts, tokenizer, config, options, prefix)
     if draft is not None:
         check_draft(model, draft, config)
+    # Of a product: a step checks all guesses of a row.
     rows = len(inputs[prompt_names(model)[0]]) * config.rows_a_prompt()
+    rows *= 1 if draft is None else config.draft_tokens + 1
     layout = choose_layout(model, rows, config.max_new_tokens)
     loop = _compiled(model, config, rules, draft, prefix is not None, layout)
     result = loop(inputs, number_tensors(config))

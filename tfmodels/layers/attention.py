@@ -12,7 +12,7 @@ from tfmodels.layers.cache import empty, load, write
 from tfmodels.layers.masks import attention_mask, cached_attention_mask, cached_positions, mask_scores
 from tfmodels.layers.record import is_recording, record
 from tfmodels.layers.rotary import rotate
-from tfmodels.layers.steps import Dense
+from tfmodels.layers.steps import Dense, leading, once
 
 # From this length on attention goes block by block, which then is faster too; below, the blocks' own
 # work is more than what they skip.
@@ -90,7 +90,7 @@ class MultiHeadAttentionBase(keras.layers.Layer):
         batch, length, dim = ops.shape(x)
         # Flat rows: a two-dimensional matmul has a far cheaper kernel gradient than a batched one.
         x = dense(ops.reshape(x, (-1, dim)))  # (b * l, n * h)
-        x = ops.reshape(x, (batch, length, num_heads, self._size))
+        x = ops.reshape(x, (*leading((batch, length)), num_heads, self._size))
         return ops.transpose(x, (0, 2, 1, 3))  # (b, n, l, h)
 
     def _project_keys(self, x, rotary=None):
@@ -132,7 +132,7 @@ class MultiHeadAttentionBase(keras.layers.Layer):
         batch, _, length, _ = ops.shape(context)
         context = ops.transpose(context, (0, 2, 1, 3))  # (b, q, n, h)
         context = ops.reshape(context, (-1, self.num_heads * self._size))  # (b * q, n * h)
-        return ops.reshape(self.output_dense(context), (batch, length, -1))
+        return ops.reshape(self.output_dense(context), (*leading((batch, length)), self.output_dense.units))
 
     def _matmul(self, x, shared):
         """x (b, n, q, i) times shared (b, g, i, j), each of its g heads for n / g heads of x."""
@@ -268,9 +268,16 @@ class MultiHeadSelfAttention(MultiHeadAttentionBase):
         else:
             if not self.causal:
                 raise ValueError("A cache needs causal attention. Received: causal=False.")
-            positions = cached_positions(index, ops.shape(inputs)[1])  # (b, q)
+            length = ops.shape(inputs)[1]
+            positions = once(lambda: cached_positions(index, length), "positions", index, length)  # (b, q)
             cache = write(cache, keys, positions)
-            mask = cached_attention_mask(positions, ops.shape(cache["key"])[2], self.window)
+            max_length = ops.shape(cache["key"])[2]
+            mask = once(
+                lambda: cached_attention_mask(positions, max_length, self.window),
+                "mask",
+                positions,
+                self.window,
+            )
             keys = load(cache, self.compute_dtype)
         outputs, weights = self._attend(inputs, keys, mask, training, position_bias, rotary)
         record("self", weights)

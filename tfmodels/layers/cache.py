@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from tfmodels.layers._kernels import add_in_place
-from tfmodels.layers.steps import written_until
+from tfmodels.layers.steps import once, written_until
 
 _LARGEST = 127  # of int8; -128 is not used, so that both signs have the same range
 
@@ -57,22 +57,29 @@ def write(cache, keys, positions):
     A scatter, since rows of one batch stand at different positions. Positions after the end of the cache
     are dropped by none: callers bound the length.
     """
-    batch, heads, length, _ = ops.shape(keys["key"])
-    shape = (batch, heads, length)
-    indices = ops.stack(
+    indices = once(lambda: _indices(keys["key"], positions), "indices", positions, keys["key"].shape[1])
+    update = store(keys, keras.backend.standardize_dtype(cache["key"].dtype))
+    until = written_until()
+    if until is None:
+        return Cache((name, ops.scatter_update(cache[name], indices, new)) for name, new in update.items())
+    real = once(
+        lambda: (positions < until[:, None])[:, None, :, None], "real", positions, until
+    )  # (b, 1, q, 1)
+    return Cache(
+        (name, add_in_place(cache[name], indices, ops.where(real, new, ops.cast(0, new.dtype))))
+        for name, new in update.items()
+    )
+
+
+def _indices(key, positions):
+    """Of each new key (b, n, q, h) its place in a cache: (b, n, q, 3)."""
+    shape = ops.shape(key)[:3]
+    batch, heads, _ = shape
+    return ops.stack(
         [
             ops.broadcast_to(ops.arange(batch)[:, None, None], shape),
             ops.broadcast_to(ops.arange(heads)[None, :, None], shape),
             ops.broadcast_to(positions[:, None, :], shape),
         ],
         axis=-1,
-    )  # (b, n, q, 3)
-    update = store(keys, keras.backend.standardize_dtype(cache["key"].dtype))
-    until = written_until()
-    if until is None:
-        return Cache((name, ops.scatter_update(cache[name], indices, new)) for name, new in update.items())
-    real = (positions < until[:, None])[:, None, :, None]  # (b, 1, q, 1)
-    return Cache(
-        (name, add_in_place(cache[name], indices, ops.where(real, new, ops.zeros_like(new))))
-        for name, new in update.items()
     )

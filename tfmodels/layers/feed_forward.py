@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from tfmodels.layers.steps import Dense
+from tfmodels.layers.steps import Dense, leading
 
 
 def gelu_tanh(x):
@@ -90,7 +90,7 @@ class FeedForward(keras.layers.Layer):
         if self.gated:
             inner = inner * self.gate_dense(x)
         x = self.output_dense(self.inner_dropout(inner, training=training))
-        return ops.reshape(x, (batch, length, hidden_dim))
+        return ops.reshape(x, (*leading((batch, length)), hidden_dim))
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

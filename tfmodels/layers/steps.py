@@ -32,6 +32,7 @@ class Step:
     turned: Any
     swap_factors: bool
     until: Any = None
+    shared: dict = dataclasses.field(default_factory=dict)  # what `once` has made
 
 
 @contextlib.contextmanager
@@ -49,13 +50,36 @@ def written_until():
     return None if _step.get() is None else _step.get().until
 
 
+def once(make, *key):
+    """What `make` returns, which in a step is called by the first layer only for the same key.
+
+    Args:
+        make: function without arguments.
+        *key: tensors, the same objects, and other values, what the result is made of.
+    """
+    if _step.get() is None:
+        return make()
+    shared, name = (
+        _step.get().shared,
+        tuple(x if isinstance(x, str | int | type(None)) else id(x) for x in key),
+    )
+    if name not in shared:
+        shared[name] = make(), key  # tensors of the key must live as long as their ids stand for them
+    return shared[name][0]
+
+
+def leading(shape):
+    """The first sizes of a shape, for `ops.reshape`: -1 instead of the first if it alone may be unknown."""
+    return (-1, *shape[1:]) if all(isinstance(size, int) for size in shape[1:]) else tuple(shape)
+
+
 def _times_turned(x, turned, swap_factors):
     """x (..., i) times the transpose of turned (o, i) -> (..., o)."""
     if not swap_factors:
         return ops.matmul(x, ops.transpose(turned))
-    shape = ops.shape(x)
-    product = ops.matmul(turned, ops.transpose(ops.reshape(x, (-1, shape[-1]))))  # (o, r)
-    return ops.reshape(ops.transpose(product), (*shape[:-1], turned.shape[0]))
+    *shape, inputs = ops.shape(x)
+    product = ops.matmul(turned, ops.transpose(ops.reshape(x, (-1, inputs))))  # (o, r)
+    return ops.reshape(ops.transpose(product), (*leading(shape), turned.shape[0]))
 
 
 class Dense(keras.layers.Dense):
