@@ -98,7 +98,7 @@ def test_the_layout_of_kernels_follows_rows_and_steps():
 
 @pytest.mark.parametrize("method", ["greedy", "sample", "beam"])
 def test_a_loop_copies_no_cache(method):
-    """Nor does a row at its end spoil what it has written, beside one that goes on."""
+    """And a short prompt beside a longer one leaves nothing behind it that a step would add to."""
     model = model_of("float32")
     ids, mask = [[3, 7, 2, 9, 4, 1], [2, 9, 0, 0, 0, 0]], [[1] * 6, [1, 1, 0, 0, 0, 0]]
     options = dict(max_new_tokens=36, method=method, num_beams=2, stop=(), return_scores=True)
