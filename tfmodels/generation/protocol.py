@@ -25,6 +25,9 @@ class GenerativeModel(Protocol):
     def decode_step(self, token_ids, cache, index, return_hidden=False):
         """(logits, cache[, hidden]) for token_ids, (batch, length), that begin at `index` in each row."""
 
+    def stepping(self, turned, swap_factors, until=None):
+        """Optional: a context manager, in which `decode_step` works as `layers.steps.Step` says: faster."""
+
     def record_attention(self):
         """A context manager that yields a dict of "self" and "cross" -> a list with an entry a block.
 

@@ -62,9 +62,8 @@ def write(cache, keys, positions):
     until = written_until()
     if until is None:
         return Cache((name, ops.scatter_update(cache[name], indices, new)) for name, new in update.items())
-    real = once(
-        lambda: (positions < until[:, None])[:, None, :, None], "real", positions, until
-    )  # (b, 1, q, 1)
+    # (b, 1, q, 1)
+    real = once(lambda: (positions < until[:, None])[:, None, :, None], "real", positions, until)
     return Cache(
         (name, add_in_place(cache[name], indices, ops.where(real, new, ops.cast(0, new.dtype))))
         for name, new in update.items()

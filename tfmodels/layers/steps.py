@@ -59,10 +59,8 @@ def once(make, *key):
     """
     if _step.get() is None:
         return make()
-    shared, name = (
-        _step.get().shared,
-        tuple(x if isinstance(x, str | int | type(None)) else id(x) for x in key),
-    )
+    shared = _step.get().shared
+    name = tuple(x if isinstance(x, str | int | type(None)) else id(x) for x in key)
     if name not in shared:
         shared[name] = make(), key  # tensors of the key must live as long as their ids stand for them
     return shared[name][0]
