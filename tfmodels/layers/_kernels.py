@@ -4,6 +4,8 @@ Shape letters: b batch, q query length, k key length, n heads, g heads of keys a
 i blocks, r rows of queries in a block, s keys in a block's range.
 """
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -181,6 +183,40 @@ def add_in_place(x, indices, updates):
     On a CPU the op that replaces elements copies all of x, even inside a loop.
     """
     return tf.raw_ops.ScatterNdNonAliasingAdd(input=x, indices=indices, updates=updates)
+
+
+@functools.cache
+def compiled(function):
+    """An elementwise function compiled with XLA, as is its gradient, each to one pass over its arguments.
+
+    TensorFlow's own operations go to memory and back for each sum and product, 6 to 20 times for a GELU
+    and its gradient, and keep many of the tensors between. A new shape takes a tenth of a second.
+
+    Args:
+        function: takes float tensors of one shape and dtype and returns one; it gets float32, or float64.
+
+    Returns:
+        Function of the same arguments.
+    """
+
+    def wide(*tensors):
+        dtype = tensors[0].dtype
+        return tf.cast(function(*[tf.cast(x, tf.float32) if dtype.size < 4 else x for x in tensors]), dtype)
+
+    forward = tf.function(wide, jit_compile=True, autograph=False)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def backward(upstream, *tensors):
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            output = wide(*tensors)
+        return tape.gradient(output, tensors, upstream)
+
+    @tf.custom_gradient
+    def run(*tensors):
+        return forward(*tensors), lambda upstream: backward(upstream, *tensors)
+
+    return run
 
 
 def rematerialise(layer, function, *tensors):

@@ -9,7 +9,7 @@ from keras import ops
 
 from tfmodels.layers._kernels import blockwise_attention
 from tfmodels.layers.cache import empty, load, write
-from tfmodels.layers.masks import attention_mask, cached_attention_mask, cached_positions, mask_scores
+from tfmodels.layers.masks import attention_mask, cached_attention_mask, cached_positions, masked_softmax
 from tfmodels.layers.record import is_recording, record
 from tfmodels.layers.rotary import rotate
 from tfmodels.layers.steps import Dense, leading, once
@@ -118,13 +118,9 @@ class MultiHeadAttentionBase(keras.layers.Layer):
     def _weigh(self, query, keys, mask, training, position_bias=None):
         """Context (b, n, q, h) and weights (b, n, q, k)."""
         scores = self._matmul(query, ops.swapaxes(keys["key"], -1, -2))  # (b, n, q, k)
-        # Softmax in float32: bfloat16 sums drift above 1k keys.
-        scores = ops.cast(scores, "float32")
         if position_bias is not None:
-            scores = scores + ops.cast(position_bias, "float32")
-        if mask is not None:
-            scores = mask_scores(scores, mask)
-        weights = ops.cast(ops.softmax(scores, axis=-1), query.dtype)
+            scores = ops.cast(scores, "float32") + ops.cast(position_bias, "float32")
+        weights = masked_softmax(scores, mask, query.dtype, training)
         return self._matmul(self.weights_dropout(weights, training=training), keys["value"]), weights
 
     def _project_context(self, context):

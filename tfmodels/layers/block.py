@@ -6,6 +6,7 @@ from tfmodels.layers._kernels import rematerialise
 from tfmodels.layers.attention import MultiHeadSelfAttention
 from tfmodels.layers.cross_attention import MultiHeadCrossAttention
 from tfmodels.layers.feed_forward import FeedForward
+from tfmodels.layers.norm import LayerNormalization
 
 
 class BlockBase(keras.layers.Layer):
@@ -154,8 +155,8 @@ class BlockBase(keras.layers.Layer):
 
         def residual(x, sublayer, dropout, norm):
             if self.norm_first:
-                return x + dropout(sublayer(norm(x)), training=training)
-            return norm(x + dropout(sublayer(x), training=training))
+                return x + dropout(sublayer(norm(x, training=training)), training=training)
+            return norm(x + dropout(sublayer(x), training=training), training=training)
 
         x = residual(inputs, attend, self.attention_out_dropout, self.attention_norm)
         if self.cross_attention:
@@ -260,7 +261,7 @@ class TransformerBlock(BlockBase):
 
     def build(self, inputs_shape, encoder_output_shape=None):
         shapes = (inputs_shape, encoder_output_shape)
-        self._build_sublayers(shapes, keras.layers.LayerNormalization, {}, {}, {})
+        self._build_sublayers(shapes, LayerNormalization, {}, {}, {})
 
     def get_config(self):
         return super().get_config() | {"norm_first": self.norm_first}

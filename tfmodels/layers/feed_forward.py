@@ -1,8 +1,11 @@
 """The position-wise feed-forward network. Shape letters: b batch, l length, d hidden_dim."""
 
+import functools
+
 import keras
 from keras import ops
 
+from tfmodels.layers._kernels import compiled
 from tfmodels.layers.steps import Dense, leading
 
 
@@ -13,6 +16,14 @@ def gelu_tanh(x):
 
 # Names that Keras does not know: its "gelu" is the exact form.
 ACTIVATIONS = {"gelu_tanh": gelu_tanh}
+# Those of many operations, which training compiles to one pass in either direction.
+_COMPILED = (gelu_tanh, keras.activations.gelu, keras.activations.silu)
+
+
+@functools.cache
+def _gate(activation):
+    """The activation of the first argument times the second: one function object for each activation."""
+    return lambda gate, x: activation(gate) * x
 
 
 @keras.saving.register_keras_serializable("tfmodels")
@@ -64,11 +75,10 @@ class FeedForward(keras.layers.Layer):
     def build(self, input_shape):
         hidden_dim = input_shape[-1]
 
-        def dense(name, in_dim, units, initializer, activation=None):
+        def dense(name, in_dim, units, initializer):
             layer = Dense(
                 units,
                 use_bias=self.use_bias,
-                activation=ACTIVATIONS.get(activation, activation),
                 kernel_initializer=initializer.clone(),
                 dtype=self.dtype_policy,
                 name=name,
@@ -78,19 +88,25 @@ class FeedForward(keras.layers.Layer):
 
         inner = (hidden_dim, self.intermediate_dim, self.kernel_initializer)
         if self.gated:
-            self.gate_dense = dense("gate", *inner, self.activation)
-        self.intermediate_dense = dense("intermediate", *inner, None if self.gated else self.activation)
+            self.gate_dense = dense("gate", *inner)
+        self.intermediate_dense = dense("intermediate", *inner)
         self.inner_dropout = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="dropout")
         self.output_dense = dense("output", self.intermediate_dim, hidden_dim, self.output_initializer)
 
     def call(self, inputs, training=None):
         batch, length, hidden_dim = ops.shape(inputs)
         x = ops.reshape(inputs, (-1, hidden_dim))  # (b * l, d): see attention._split_heads
-        inner = self.intermediate_dense(x)
-        if self.gated:
-            inner = inner * self.gate_dense(x)
+        inner = [self.gate_dense(x)] if self.gated else []
+        inner = self._activate(*inner, self.intermediate_dense(x), training=training)
         x = self.output_dense(self.inner_dropout(inner, training=training))
         return ops.reshape(x, (*leading((batch, length)), hidden_dim))
+
+    def _activate(self, *inner, training):
+        """The activation of one tensor, or of the first of two times the second."""
+        activation = keras.activations.get(ACTIVATIONS.get(self.activation, self.activation))
+        function = _gate(activation) if self.gated else activation
+        function = compiled(function) if training and activation in _COMPILED else function
+        return function(*inner)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

@@ -74,6 +74,47 @@ def mask_scores(scores, mask):
     return ops.where(mask[:, None], scores, _MASKED_SCORE)
 
 
+def masked_softmax(scores, mask, dtype, training=None):
+    """Softmax over the keys that may be seen, computed in float32: bfloat16 sums drift above 1k keys.
+
+    While training, its gradient is made of the weights alone: nothing in float32 is kept for it.
+
+    Args:
+        scores: float tensor, (batch, heads, query_length, key_length).
+        mask: as `mask_scores` takes it, or None: all may be seen.
+        dtype: of the result.
+        training: bool.
+
+    Returns:
+        Attention weights, of the scores' shape.
+    """
+
+    def weigh(scores):
+        scores = ops.cast(scores, "float32")
+        scores = scores if mask is None else mask_scores(scores, mask)
+        return ops.cast(ops.softmax(scores, axis=-1), dtype)
+
+    @ops.custom_gradient
+    def weigh_with_gradient(scores):
+        weights = weigh(scores)
+
+        def gradient(upstream):
+            parts = ops.cast(weights, "float32")
+            errors = ops.cast(upstream, "float32")
+            errors = parts * (errors - ops.sum(parts * errors, axis=-1, keepdims=True))
+            errors = ops.cast(errors, scores.dtype)
+            # Weights are exactly 0 where masked, but for queries that may see nothing.
+            return (
+                errors
+                if mask is None
+                else ops.where(mask[:, None], errors, ops.zeros_like(errors[:1, :1, :1, :1]))
+            )
+
+        return weights, gradient
+
+    return weigh_with_gradient(scores) if training else weigh(scores)
+
+
 def positions_in_sequence(padding_mask):
     """The position of each token inside its own sequence: packed sequences start again at 0.
 

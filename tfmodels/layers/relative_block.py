@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from tfmodels.layers.feed_forward import FeedForward
+from tfmodels.layers.norm import LayerNormalization
 from tfmodels.layers.relative_attention import RelativeSelfAttention
 
 
@@ -62,9 +63,7 @@ class RelativeBlock(keras.layers.Layer):
         def sublayer(layer):
             layer.build(shape)
             dropout = keras.layers.Dropout(self.dropout, dtype=dtype, name=f"{layer.name}_dropout")
-            norm = keras.layers.LayerNormalization(
-                epsilon=self.norm_epsilon, dtype=dtype, name=f"{layer.name}_norm"
-            )
+            norm = LayerNormalization(epsilon=self.norm_epsilon, dtype=dtype, name=f"{layer.name}_norm")
             norm.build(shape)
             return layer, dropout, norm
 

@@ -3,6 +3,7 @@
 import keras
 
 from tfmodels.layers.block import BlockBase
+from tfmodels.layers.norm import RMSNormalization
 
 
 @keras.saving.register_keras_serializable("tfmodels")
@@ -99,7 +100,7 @@ class RMSNormBlock(BlockBase):
     def build(self, inputs_shape, encoder_output_shape=None):
         self._build_sublayers(
             (inputs_shape, encoder_output_shape),
-            keras.layers.RMSNormalization,
+            RMSNormalization,
             attention={
                 "head_dim": self.head_dim,
                 "scale": self.attention_scale,

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from tfmodels.layers.feed_forward import ACTIVATIONS
+from tfmodels.layers.norm import LayerNormalization
 
 
 @keras.saving.register_keras_serializable("tfmodels")
@@ -43,9 +44,7 @@ class VocabularyTransform(keras.layers.Layer):
             name="dense",
         )
         self.dense.build((None, input_shape[-1]))
-        self.norm = keras.layers.LayerNormalization(
-            epsilon=self.norm_epsilon, dtype=self.dtype_policy, name="norm"
-        )
+        self.norm = LayerNormalization(epsilon=self.norm_epsilon, dtype=self.dtype_policy, name="norm")
         self.norm.build(input_shape)
 
     def call(self, inputs):

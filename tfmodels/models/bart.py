@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from tfmodels.layers import PositionalEmbedding, TransformerBlock
+from tfmodels.layers.norm import LayerNormalization
 from tfmodels.layers.steps import ReversibleEmbedding
 from tfmodels.models.base import (
     check_config,
@@ -261,7 +262,7 @@ class _Stack:
         )
         self.embedding_norm = None
         if config.embedding_norm:
-            self.embedding_norm = keras.layers.LayerNormalization(
+            self.embedding_norm = LayerNormalization(
                 epsilon=config.norm_epsilon, dtype=dtype, name=f"{side}_embedding_norm"
             )
         self.dropout = keras.layers.Dropout(config.dropout, dtype=dtype, name=f"{side}_dropout")

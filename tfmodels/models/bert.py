@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from tfmodels.layers import FirstToken, PositionalEmbedding, TransformerBlock
+from tfmodels.layers.norm import LayerNormalization
 from tfmodels.models.base import (
     TransformerModel,
     check_config,
@@ -151,7 +152,7 @@ class Bert(TransformerModel):
             dtype=dtype,
             name="position_embedding",
         )
-        self.embedding_norm = keras.layers.LayerNormalization(
+        self.embedding_norm = LayerNormalization(
             epsilon=config.norm_epsilon, dtype=dtype, name="embedding_norm"
         )
         self.embedding_dropout = keras.layers.Dropout(config.dropout, dtype=dtype, name="embedding_dropout")

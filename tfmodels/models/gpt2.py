@@ -8,6 +8,7 @@ import dataclasses
 import keras
 
 from tfmodels.layers import PositionalEmbedding, TransformerBlock
+from tfmodels.layers.norm import LayerNormalization
 from tfmodels.layers.steps import ReversibleEmbedding
 from tfmodels.models.base import (
     check_config,
@@ -148,9 +149,7 @@ class GPT2(DecoderModel):
             )
             for i in range(config.num_layers)
         ]
-        self.final_norm = keras.layers.LayerNormalization(
-            epsilon=config.norm_epsilon, dtype=dtype, name="final_norm"
-        )
+        self.final_norm = LayerNormalization(epsilon=config.norm_epsilon, dtype=dtype, name="final_norm")
         inputs = {name: token_input(name) for name in ("token_ids", "padding_mask")}
         hidden, _ = self.forward(inputs)
         logits = self.token_embedding(hidden, reverse=True)  # (b, l, v)

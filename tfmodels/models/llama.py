@@ -9,6 +9,7 @@ import dataclasses
 import keras
 
 from tfmodels.layers import RMSNormBlock, RotaryEmbedding
+from tfmodels.layers.norm import RMSNormalization
 from tfmodels.layers.steps import ReversibleEmbedding
 from tfmodels.models.base import (
     check_config,
@@ -259,9 +260,7 @@ class Llama(DecoderModel):
             )
             for i in range(config.num_layers)
         ]
-        self.final_norm = keras.layers.RMSNormalization(
-            epsilon=config.norm_epsilon, dtype=dtype, name="final_norm"
-        )
+        self.final_norm = RMSNormalization(epsilon=config.norm_epsilon, dtype=dtype, name="final_norm")
         inputs = {name: token_input(name) for name in ("token_ids", "padding_mask")}
         hidden, _ = self.forward(inputs)
         logits = self.token_embedding(hidden, reverse=True)  # (b, l, v)

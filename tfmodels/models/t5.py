@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from tfmodels.layers import RelativePositionBias, RMSNormBlock
+from tfmodels.layers.norm import RMSNormalization
 from tfmodels.layers.steps import Dense, ReversibleEmbedding
 from tfmodels.models.base import (
     check_config,
@@ -164,9 +165,7 @@ class _Stack:
             )
             for i in range(num_layers)
         ]
-        self.final_norm = keras.layers.RMSNormalization(
-            epsilon=config.norm_epsilon, dtype=dtype, name=f"{name}_norm"
-        )
+        self.final_norm = RMSNormalization(epsilon=config.norm_epsilon, dtype=dtype, name=f"{name}_norm")
         self.final_dropout = dropout("final")
 
     def __call__(self, x, cache=None, index=None, training=None, **options):

@@ -8,6 +8,7 @@ import dataclasses
 import keras
 
 from tfmodels.layers import PositionalEmbedding, TransformerBlock
+from tfmodels.layers.norm import LayerNormalization
 from tfmodels.layers.steps import ReversibleEmbedding
 from tfmodels.models.base import (
     check_config,
@@ -136,7 +137,7 @@ class Transformer(EncoderDecoderModel):
             ]
 
         def norm(name):
-            return keras.layers.LayerNormalization(epsilon=config.norm_epsilon, dtype=dtype, name=name)
+            return LayerNormalization(epsilon=config.norm_epsilon, dtype=dtype, name=name)
 
         self.target_embedding = embedding(config.target_vocabulary_size, "target_embedding")
         self.source_embedding = self.target_embedding
