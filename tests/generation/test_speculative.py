@@ -17,6 +17,7 @@ from tests.generation.test_generation import (
 )
 from tests.reference.weights import randomise
 from tfmodels import generate
+from tfmodels.generation import speculative
 from tfmodels.models import gpt2
 
 
@@ -51,18 +52,26 @@ def test_greedy_of_an_encoder_decoder(encoder_decoder):  # noqa: F811
 
 def test_right_guesses_save_calls(decoder, monkeypatch):  # noqa: F811
     """The model as its own draft: all guesses are kept, 8 tokens in two checks of four."""
-    from tfmodels.generation import speculative
-
-    kept, choose = [], speculative._choose
+    kept, choose = [], speculative._choose_greedily
 
     def counting(*args):
         result = choose(*args)
         tf.py_function(lambda k: kept.append(k.numpy().tolist()), [result[0]], [])
         return result
 
-    monkeypatch.setattr(speculative, "_choose", counting)
+    monkeypatch.setattr(speculative, "_choose_greedily", counting)
     result = generate(decoder, {"token_ids": [[9]]}, draft=decoder, draft_tokens=3, max_new_tokens=8, stop=())
     assert result.lengths.tolist() == [8] and kept == [[3], [3]]
+
+
+def test_looked_up_text_goes_on_as_it_did_before():
+    history = tf.constant(
+        [[5, 7, 9, 5, 7, 0, 0], [8, 4, 8, 4, 0, 0, 0], [1, 2, 3, 0, 0, 0, 0], [6, 6, 0, 0, 0, 0, 0]]
+    )
+    tokens, real = speculative._looked_up(history, tf.constant([5, 4, 3, 2]), 4)
+    assert np.asarray(real).all(1).tolist() == [True, True, False, True]
+    assert not np.asarray(real)[2].any()  # its last token is new
+    assert np.asarray(tokens)[[0, 1, 3]].tolist() == [[9, 5, 7, 9], [8, 4, 8, 4], [6] * 4]
 
 
 @pytest.mark.parametrize("guesser", ["prompt", "draft"])

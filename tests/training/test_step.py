@@ -80,6 +80,15 @@ def test_vocabulary_loss_of_large_logits_and_no_targets(rows):
     np.testing.assert_array_equal(nothing, 0)
 
 
+def test_the_first_of_equally_probable_words_is_the_models_choice(rows):
+    """As `argmax` has it: in bfloat16 many logits are equal."""
+    kernel = rows["kernel"] * 0.1
+    kernel[[2, 4]] = rows["hidden"][0]
+    hidden = np.repeat(rows["hidden"][:1], 4, axis=0)
+    labels, ones = np.array([2, 4, 1, 2]), np.ones(4, "float32")
+    assert losses.vocabulary_loss(hidden, kernel, labels, ones)[2] == 2
+
+
 def batch():
     rng = np.random.default_rng(1)
     ids = rng.integers(0, 13, (4, 6))

@@ -41,24 +41,25 @@ def speculate(model, draft, inputs, prompt, lengths, options, rules):
     def body(state):
         state, guessed, chances = _guess(draft, state, guesses, options)
         targets, logits, cache = _check(model, state, guesses, options, rules)
-        kept, token = _choose(state, guessed, chances, targets, options)
+        choose = _choose if options.method == "sample" else _choose_greedily
+        kept, token = choose(state, guessed, chances, targets, options)
         return (_write(state | {"cache": cache}, kept, token, logits, guesses, options, rules),)
 
-    (state,) = tf.while_loop(lambda state: ~tf.reduce_all(state["done"]), body, (state,))
+    (state,) = tf.while_loop(
+        lambda state: ~tf.reduce_all(state["done"]), body, (state,), parallel_iterations=1
+    )
     return finish(state, options)
 
 
-def _distribution(scores, options):
-    """The probabilities that a token is chosen by: (b, v)."""
+def _target(scores, options):
+    """What a token is chosen by: sampled, its probabilities, (b, v); greedily, the token itself, (b,)."""
     if options.method == "sample":
         return tf.nn.softmax(sampling.filtered(scores / options.temperature, options))
-    return tf.one_hot(sampling.greedy(scores), scores.shape[-1])
+    return sampling.greedy(scores)
 
 
-def _draw(state, place, which, probabilities, options):
+def _draw(state, place, which, probabilities):
     """A token of each row, by the row's number of that place of the text."""
-    if options.method != "sample":
-        return sampling.greedy(probabilities)
     return sampling.draw(probabilities, _uniform(state, place, which))
 
 
@@ -67,26 +68,26 @@ def _uniform(state, place, which):
 
 
 def _guess(draft, state, guesses, options):
-    """The state with guesses in its history; their tokens (b, g) and their chances, each (b, v).
+    """The state with guesses in its history; their tokens (b, g) and their chances.
 
-    Where there is nothing to guess all chances are 0.
+    Chances are [(b, v)] of a draft model that samples; else whether each is a guess at all, bool (b, g).
     """
     end = state["lengths"] + state["count"]  # (b,)
     everywhere = tf.ones_like(state["done"])
     if draft == PROMPT_LOOKUP:
-        tokens, real = _looked_up(state["history"], end, guesses)
-        chances = None
+        tokens, chances = _looked_up(state["history"], end, guesses)
     else:
         state, tokens, chances = _drafted(draft, state, end, guesses, options)
-        real = None
     history = state["history"]
     for i, token in enumerate(tf.unstack(tokens, axis=1)):
         history = put(history, end + i, token, everywhere)
-    return state | {"history": history}, tokens, chances if real is None else real
+    return state | {"history": history}, tokens, chances
 
 
 def _looked_up(history, end, guesses):
     """What followed the last place with the same two last tokens, else the same last token.
+
+    Where that reaches the end it begins again, as text does that repeats itself.
 
     Returns:
         Tokens, (b, g), and whether each is one, bool (b, g).
@@ -98,13 +99,14 @@ def _looked_up(history, end, guesses):
     two = one & (tf.roll(history, 1, axis=1) == before_last) & (place > 0)
     latest = [tf.reduce_max(tf.where(same, place, -1), axis=1) for same in (one, two)]
     found = tf.where(latest[1] >= 0, latest[1], latest[0])[:, None]  # (b, 1)
-    following = found + 1 + tf.range(guesses)[None]  # (b, g)
-    real = (found >= 0) & (following < end[:, None])
+    period = tf.maximum(end[:, None] - 1 - found, 1)
+    following = found + 1 + tf.range(guesses)[None] % period  # (b, g)
+    real = tf.tile(found >= 0, (1, guesses))
     return tf.gather(history, tf.where(real, following, 0), batch_dims=1), real
 
 
 def _drafted(draft, state, end, guesses, options):
-    """The draft model's continuation: the state with its cache, tokens (b, g), chances [(b, v)]."""
+    """The draft model's continuation: the state with its cache, tokens and chances as of `_guess`."""
     # Two tokens first: when all guesses were kept the last of them is not in its cache yet.
     index = tf.minimum(tf.maximum(end - 2, 0), state["draft_last"] - 1)
     pair = tf.gather(state["history"], index[:, None] + tf.range(2)[None], batch_dims=1)
@@ -116,13 +118,16 @@ def _drafted(draft, state, end, guesses, options):
             index = tf.minimum(end - 1 + i, state["draft_last"])
             logits, cache = draft.decode_step(tokens[-1][:, None], cache, index)
             logits = logits[:, 0]
-        chances.append(_distribution(tf.cast(logits, tf.float32), options))
-        tokens.append(_draw(state, i, 0, chances[-1], options))
+        target = _target(tf.cast(logits, tf.float32), options)
+        sampled = options.method == "sample"
+        tokens.append(_draw(state, i, 0, target) if sampled else target)
+        chances.append(target if sampled else tf.ones_like(state["done"]))
+    chances = chances if options.method == "sample" else tf.stack(chances, axis=1)
     return state | {"draft_cache": cache}, tf.stack(tokens, axis=1), chances
 
 
 def _check(model, state, guesses, options, rules):
-    """The model's own distributions at the places to decide, [(b, v)], its logits there, its cache."""
+    """What the model itself would choose by at the places to decide, [`_target`], its logits, its cache."""
     end = state["lengths"] + state["count"]
     # At the end of the cache some known tokens are fed again, so that all places fit.
     index = tf.maximum(tf.minimum(end - 1, state["last_index"] - guesses), 0)
@@ -136,7 +141,15 @@ def _check(model, state, guesses, options, rules):
         adjust(each, state["history"], end + i, count + i, limits, options, rules)
         for i, each in enumerate(logits)
     ]
-    return [_distribution(each, options) for each in scores], logits, cache
+    return [_target(each, options) for each in scores], logits, cache
+
+
+def _choose_greedily(state, guessed, real, targets, options):
+    """As `_choose`: guesses stand while the model would have chosen the same."""
+    targets = tf.stack(targets, axis=1)  # (b, j)
+    same = real & (guessed == targets[:, :-1]) & ~state["done"][:, None]
+    kept = tf.reduce_sum(tf.math.cumprod(tf.cast(same, tf.int32), axis=1), axis=1)
+    return kept, tf.gather(targets, kept, batch_dims=1)
 
 
 def _choose(state, guessed, chances, targets, options):
@@ -150,8 +163,7 @@ def _choose(state, guessed, chances, targets, options):
         else:  # looked up: certain where there is a guess
             chance = tf.one_hot(tf.where(chances[:, i], guessed[:, i], -1), size)
         p, q = (tf.gather(each, guessed[:, i], batch_dims=1) for each in (targets[i], chance))
-        u = _uniform(state, i, 1) if options.method == "sample" else 0.5
-        keeping &= (u * q < p) & (q > 0)
+        keeping &= (_uniform(state, i, 1) * q < p) & (q > 0)
         kept += tf.cast(keeping, tf.int32)
         rest = tf.maximum(targets[i] - chance, 0.0)
         # Where p equals q nothing is refused but by rounding.
@@ -159,9 +171,8 @@ def _choose(state, guessed, chances, targets, options):
         remainders.append(tf.where(nothing, targets[i], rest))
     remainders.append(targets[-1])  # all were kept: one token more for nothing
     remainder = tf.gather(tf.stack(remainders, axis=1), kept, batch_dims=1)  # (b, v)
-    if options.method == "sample":
-        remainder /= tf.reduce_sum(remainder, axis=-1, keepdims=True)
-    return kept, _draw(state, kept, 2, remainder, options)
+    remainder /= tf.reduce_sum(remainder, axis=-1, keepdims=True)
+    return kept, _draw(state, kept, 2, remainder)
 
 
 def _write(state, kept, token, logits, guesses, options, rules):

@@ -1,0 +1,105 @@
+"""Layers whose training has gradients of its own, against those that TensorFlow derives in evaluation."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfmodels.layers import FeedForward
+from tfmodels.layers.masks import masked_softmax
+from tfmodels.layers.norm import LayerNormalization, RMSNormalization
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(3, 5, 8))
+
+
+LAYERS = {
+    "layer norm": lambda dtype: LayerNormalization(epsilon=1e-5, dtype=dtype),
+    "RMS norm": lambda dtype: RMSNormalization(epsilon=1e-5, dtype=dtype),
+    "gelu": lambda dtype: FeedForward(11, activation="gelu", dtype=dtype),
+    "gelu_tanh": lambda dtype: FeedForward(11, activation="gelu_tanh", dtype=dtype),
+    "silu": lambda dtype: FeedForward(11, activation="silu", gated=True, dtype=dtype),
+    "gated gelu": lambda dtype: FeedForward(11, activation=keras.activations.gelu, gated=True, dtype=dtype),
+    "relu": lambda dtype: FeedForward(11, gated=True, dtype=dtype),
+}
+
+
+def derivatives(function, x, variables=()):
+    """The output, the gradient of a weighted sum of it, and the gradient of that gradient's square."""
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+            weighted = tf.reduce_sum(
+                tf.cast(y, tf.float64) * tf.reshape(np.cos(range(y.shape.num_elements())), y.shape)
+            )
+        gradients = tape.gradient(weighted, [x, *variables])
+        square = tf.add_n([tf.reduce_sum(tf.cast(gradient, tf.float64) ** 2) for gradient in gradients])
+    return [y, *gradients, outer.gradient(square, x)]
+
+
+def check(trained, evaluated, tolerance):
+    for a, b in zip(trained, evaluated, strict=True):
+        a, b = (np.asarray(tf.cast(value, tf.float64)) for value in (a, b))
+        np.testing.assert_allclose(a, b, atol=tolerance * np.abs(b).max(), rtol=0)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "graph"])
+@pytest.mark.parametrize(
+    "dtype, tolerance", [("float64", 1e-12), ("float32", 1e-5), ("mixed_bfloat16", 0.05)]
+)
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(name, dtype, tolerance, compiled):
+    keras.utils.set_random_seed(0)
+    layer = LAYERS[name](dtype)
+    layer.build(X.shape)
+    for variable in layer.trainable_variables:
+        variable.assign(variable + keras.random.normal(variable.shape, 0.0, 0.3))
+    x = tf.cast(X, layer.compute_dtype)
+    variables = [variable.value for variable in layer.trainable_variables]
+    results = []
+    for training in (True, False):
+
+        def run(x, training=training):
+            return derivatives(lambda x: layer(x, training=training), x, variables)
+
+        results.append((tf.function(run, autograph=False) if compiled else run)(x))
+        assert results[-1][0].dtype == layer.compute_dtype
+    check(*results, tolerance)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 0.02)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_weights(masked, dtype, tolerance):
+    scores = tf.cast(RNG.normal(size=(2, 3, 4, 5)), dtype)
+    mask = np.tril(np.ones((2, 4, 5), bool), 1)
+    mask[1, 2] = False  # this query may see nothing
+    mask = tf.constant(mask) if masked else None
+    results = [
+        derivatives(lambda x, training=training: masked_softmax(x, mask, dtype, training), scores)
+        for training in (True, False)
+    ]
+    check(*results, tolerance)
+    if masked:
+        assert not np.asarray(tf.cast(results[0][1][1, :, 2], tf.float32)).any()
+        assert np.asarray(tf.cast(results[0][1][1, :, 1, :3], tf.float32)).all()
+
+
+def test_a_trained_layer_is_compiled():
+    """XLA in training, TensorFlow's operations without, so that exported graphs need no XLA."""
+    layer = FeedForward(11, activation="gelu")
+    layer.build(X.shape)
+
+    def operations(training):
+        run = tf.function(lambda x: layer(x, training=training), autograph=False)
+        graph = run.get_concrete_function(tf.TensorSpec((None, 5, 8))).graph
+        return [
+            op
+            for op in graph.get_operations()
+            if op.type in ("Erf", "PartitionedCall", "StatefulPartitionedCall")
+        ]
+
+    (call,) = operations(True)
+    assert call.get_attr("_XlaMustCompile")
+    assert not operations(False)
