@@ -3,13 +3,19 @@
 Rows flattened before a Dense layer against a three-dimensional product; the fused sparse cross-entropy op
 against softmax and arg max; a mask that is added to attention scores against one that selects; few rows times
 kernels as they stand, cast, turned, or turned and as the first factor; a cache that a loop copies against one
-that it writes in place. Prints medians of 15 runs after a warm-up, and ratios.
+that it writes in place; gradients that layers have of their own against derived ones. Prints medians of
+15 runs after a warm-up, and ratios.
 """
 
 import statistics
 import time
 
+import keras
 import tensorflow as tf
+
+from tfmodels.layers import _kernels
+from tfmodels.layers.masks import masked_softmax
+from tfmodels.layers.norm import LayerNormalization
 
 
 def milliseconds(function, *arguments):
@@ -83,6 +89,42 @@ def written_cache(batch, in_place):
     return tf.while_loop(lambda i, _: i < 100, step, (0, cache), parallel_iterations=1)[1][0, 0, 0]
 
 
+def with_gradient(x, function):
+    """Both the function's values and its gradient, whole."""
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = function(x)
+    gradient = tape.gradient(y, x, tf.ones_like(y))
+    return [tf.reduce_max(tf.cast(tf.reshape(t, (-1,))[:9], tf.float32)) for t in (y, gradient)]
+
+
+def own_gradients(dtype):
+    """Prints what the gradients save that training has of its own."""
+    norm = LayerNormalization(dtype="mixed_bfloat16" if dtype == tf.bfloat16 else "float32")
+    norm.build((None, 384))
+    seen = tf.linalg.band_part(tf.ones((1, 256, 256), tf.bool), -1, 0)
+
+    def gelu(x):
+        return keras.ops.gelu(x, approximate=True)
+
+    cases = {
+        "GELU, 2048 x 1536": ((2048, 1536), gelu, _kernels.compiled(gelu)),
+        "layer norm, 2048 x 384": ((2048, 384), norm, lambda x: norm(x, training=True)),
+        "attention weights, 8 x 6 x 256 x 256": (
+            (8, 6, 256, 256),
+            lambda x: masked_softmax(x, seen, dtype),
+            lambda x: masked_softmax(x, seen, dtype, training=True),
+        ),
+    }
+    for name, (shape, *functions) in cases.items():
+        x = tf.cast(tf.random.normal(shape), dtype)
+        derived, own = (milliseconds(lambda x, f=f: with_gradient(x, f), x) for f in functions)
+        print(
+            f"{name} with gradient, {dtype.name}: derived {derived:.1f} ms, own {own:.1f} ms, "
+            f"ratio {derived / own:.2f}"
+        )
+
+
 def main():
     print(f"TensorFlow {tf.__version__}, {len(tf.config.list_physical_devices('GPU'))} GPUs")
     for dtype in (tf.float32, tf.bfloat16):
@@ -123,6 +165,8 @@ def main():
         f"cache of 8 x 12 x 1024 x 64, 100 steps: copied {copied:.0f} ms, in place {in_place:.0f} ms, "
         f"ratio {copied / in_place:.1f}"
     )
+    for dtype in (tf.float32, tf.bfloat16):
+        own_gradients(dtype)
 
 
 if __name__ == "__main__":

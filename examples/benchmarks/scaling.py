@@ -23,8 +23,8 @@ POINTS = [
     (6, 6, 384, 50257, 8, 256),
 ]
 # Floats kept for the backward pass, a token and block: of the block's width (norms, projections, inner
-# vectors, residuals), and of a row of attention (scores, probabilities, dropout).
-WIDTHS, ROWS = 34, 3
+# vectors, residuals), and of a row of attention (weights, and what dropout leaves of them).
+WIDTHS, ROWS = 20, 2
 # Figures of an A100 that is not here: bfloat16 FLOP/s that a step reaches (40% of the data sheet's 312e12),
 # bytes of memory, and bytes a second of all-reduce within a machine (NVLink) and between (200 Gb/s).
 GPU_FLOPS, GPU_BYTES, WITHIN, BETWEEN = 0.4 * 312e12, 80e9, 235e9, 25e9
