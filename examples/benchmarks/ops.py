@@ -20,7 +20,7 @@ from tfmodels.layers.norm import LayerNormalization
 
 def milliseconds(function, *arguments):
     """The median of 15 runs of a traced function, in milliseconds."""
-    traced = tf.function(function)
+    traced = tf.function(function, autograph=False)
     traced(*arguments)
     times = []
     for _ in range(15):

@@ -212,6 +212,7 @@ def compiled(function):
             output = wide(*tensors)
         return tape.gradient(output, tensors, upstream)
 
+    @tf.autograph.experimental.do_not_convert  # which would take the decorator below away
     @tf.custom_gradient
     def run(*tensors):
         return forward(*tensors), lambda upstream: backward(upstream, *tensors)
