@@ -102,13 +102,9 @@ def masked_softmax(scores, mask, dtype, training=None):
             parts = ops.cast(weights, "float32")
             errors = ops.cast(upstream, "float32")
             errors = parts * (errors - ops.sum(parts * errors, axis=-1, keepdims=True))
-            errors = ops.cast(errors, scores.dtype)
-            # Weights are exactly 0 where masked, but for queries that may see nothing.
-            return (
-                errors
-                if mask is None
-                else ops.where(mask[:, None], errors, ops.zeros_like(errors[:1, :1, :1, :1]))
-            )
+            if mask is not None:  # zero there already, but for queries that may see nothing
+                errors = ops.where(mask[:, None], errors, 0.0)
+            return ops.cast(errors, scores.dtype)
 
         return weights, gradient
 

@@ -8,7 +8,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
     """Keras's over the last axis, with a gradient of its own while training.
 
     The gradient keeps the input and two numbers a row (Ba et al. 2016, section 3); derived from Keras's
-    operations it keeps several tensors of the input's size in float32, and takes a third longer.
+    operations it keeps several tensors of the input's size in float32, and takes longer.
     """
 
     def call(self, inputs, training=None):
