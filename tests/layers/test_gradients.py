@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfmodels.layers import FeedForward
+from tfmodels.layers import FeedForward, _kernels
 from tfmodels.layers.masks import masked_softmax
 from tfmodels.layers.norm import LayerNormalization, RMSNormalization
 
@@ -103,3 +103,11 @@ def test_a_trained_layer_is_compiled():
     (call,) = operations(True)
     assert call.get_attr("_XlaMustCompile")
     assert not operations(False)
+
+
+def test_compiled_sizes_are_few():
+    sizes = {int(tf.size(_kernels._vector(tf.ones((n,)), n))) for n in range(1024, 2049)}
+    assert len(sizes) == 9 and min(sizes) == 1024 and max(sizes) == 2048
+    np.testing.assert_array_equal(_kernels._vector(tf.ones((1, 17)), 17), [1.0] * 17 + [0.0])
+    empty = _kernels.compiled(keras.activations.gelu)(tf.ones((0, 3)))
+    assert empty.shape == (0, 3)
