@@ -112,18 +112,17 @@ def _drafted(draft, state, end, guesses, options):
     pair = tf.gather(state["history"], index[:, None] + tf.range(2)[None], batch_dims=1)
     logits, cache = draft.decode_step(pair, state["draft_cache"], index)
     logits = tf.gather(logits, tf.minimum(end - 1 - index, 1), batch_dims=1)  # (b, v)
-    tokens, chances = [], []
+    tokens, targets, sampled = [], [], options.method == "sample"
     for i in range(guesses):
         if i:
             index = tf.minimum(end - 1 + i, state["draft_last"])
             logits, cache = draft.decode_step(tokens[-1][:, None], cache, index)
             logits = logits[:, 0]
-        target = _target(tf.cast(logits, tf.float32), options)
-        sampled = options.method == "sample"
-        tokens.append(_draw(state, i, 0, target) if sampled else target)
-        chances.append(target if sampled else tf.ones_like(state["done"]))
-    chances = chances if options.method == "sample" else tf.stack(chances, axis=1)
-    return state | {"draft_cache": cache}, tf.stack(tokens, axis=1), chances
+        targets.append(_target(tf.cast(logits, tf.float32), options))
+        tokens.append(_draw(state, i, 0, targets[-1]) if sampled else targets[-1])
+    tokens = tf.stack(tokens, axis=1)
+    chances = targets if sampled else tf.fill(tf.shape(tokens), True)
+    return state | {"draft_cache": cache}, tokens, chances
 
 
 def _check(model, state, guesses, options, rules):
