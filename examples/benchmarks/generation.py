@@ -1,11 +1,12 @@
 """Milliseconds a step of GPT-2 124M with random weights: 32 prompt tokens, 64 new.
 
 python examples/benchmarks/generation.py [--keras-hub-python PYTHON] [--torch-python PYTHON]
-    [--batches 1 8 32] [--methods greedy top_p beam] [--dtypes float32 bfloat16] [--runs 5]
+    [--batches 1 8 32] [--methods greedy top_p beam] [--dtypes float32 bfloat16 int8] [--runs 5]
 
 Each library runs in processes of its own, which take turns, one case at a time. Prints the versions,
 the median of the runs after one warm-up, the first call (tracing included), the share of the time that
-reading the weights once takes at the given memory speed, and the ratio to the best peer.
+reading the weights once takes at the given memory speed, and the ratio to the best peer. Under int8
+stand weights of int8 and arithmetic in float32; of the peers only KerasHub has them.
 """
 
 import argparse
@@ -36,7 +37,9 @@ for line in sys.stdin:
 """
 _OURS = """
 import keras, tensorflow, tfmodels
-model = tfmodels.models.gpt2("small", dtype=sys.argv[1])
+model = tfmodels.models.gpt2("small", dtype=sys.argv[1].replace("int8", "float32"))
+if sys.argv[1] == "int8":
+    model.quantize("int8")
 options = {"greedy": {}, "top_p": dict(method="sample", top_p=0.9), "beam": dict(method="beam", num_beams=%d)}
 def run(ids, method):
     tfmodels.generate(model, {"token_ids": ids}, max_new_tokens=%d, stop=(), **options[method])
@@ -44,8 +47,11 @@ def run(ids, method):
 _KERAS_HUB = """
 os.environ["KERAS_BACKEND"] = "tensorflow"
 import keras, keras_hub, tensorflow
-backbone = keras_hub.models.GPT2Backbone(50257, 12, 12, 768, 3072, dtype=sys.argv[1])
+dtype = sys.argv[1].replace("int8", "float32")
+backbone = keras_hub.models.GPT2Backbone(50257, 12, 12, 768, 3072, dtype=dtype)
 model = keras_hub.models.GPT2CausalLM(backbone, preprocessor=None)
+if sys.argv[1] == "int8":
+    model.quantize("int8")
 samplers = {
     "greedy": lambda: "greedy",
     "top_p": lambda: keras_hub.samplers.TopPSampler(p=0.9),
@@ -114,7 +120,7 @@ def workers(options, dtype):
         for mode in ("graph", "xla"):
             setup = _KERAS_HUB % (BEAMS, NEW)
             yield Worker(f"KerasHub {mode}", options.keras_hub_python, setup, _KERAS_VERSIONS, dtype, mode)
-    if options.torch_python:
+    if options.torch_python and dtype != "int8":
         versions = 'f"torch {torch.__version__}, transformers {transformers.__version__}"'
         yield Worker("transformers", options.torch_python, _TORCH % (BEAMS, NEW, NEW), versions, dtype)
 
@@ -131,7 +137,7 @@ def main():
     options = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {PROMPT} + {NEW} tokens")
     for dtype in options.dtypes:
-        bytes_each = {"float32": 4, "bfloat16": 2}[dtype]
+        bytes_each = {"float32": 4, "bfloat16": 2, "int8": 1}[dtype]
         limit = PARAMETERS * bytes_each / options.gigabytes_per_second / 1e6  # ms
         programs = list(workers(options, dtype))
         for program in programs:

@@ -10,10 +10,11 @@ from tfmodels.generation.beam import beam_search
 from tfmodels.generation.config import GenerationConfig, Options
 from tfmodels.generation.contrastive import contrastive_search
 from tfmodels.generation.loop import decode
+from tfmodels.generation.products import OWN, choose_layout
 from tfmodels.generation.prompts import check_draft, prepare
 from tfmodels.generation.protocol import compiled, is_encoder_decoder, prompt_names
 from tfmodels.generation.speculative import PROMPT_LOOKUP, speculate
-from tfmodels.generation.step_model import OWN, StepModel, choose_layout
+from tfmodels.generation.step_model import StepModel
 
 
 @dataclasses.dataclass(frozen=True)

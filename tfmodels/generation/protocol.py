@@ -25,7 +25,7 @@ class GenerativeModel(Protocol):
     def decode_step(self, token_ids, cache, index, return_hidden=False):
         """(logits, cache[, hidden]) for token_ids, (batch, length), that begin at `index` in each row."""
 
-    def stepping(self, turned, swap_factors, until=None):
+    def stepping(self, multiply=None, until=None):
         """Optional: a context manager, in which `decode_step` works as `layers.steps.Step` says: faster."""
 
     def record_attention(self):
@@ -55,8 +55,12 @@ def compiled(model, key, function, *specs):
         function: in graph ops.
         *specs: nested structures of `tf.TensorSpec`, one an argument.
     """
-    # Past Keras's attribute tracking: functions are no part of the model's state.
-    functions = vars(model).setdefault("_generate_functions", {})
+    # Past Keras's attribute tracking: functions are no part of the model's state. They read its variables,
+    # which LoRA or quantisation may have exchanged since.
+    variables = [id(variable) for variable in getattr(model, "variables", ())]
+    if vars(model).get("_generate_variables") != variables:
+        vars(model).update(_generate_variables=variables, _generate_functions={})
+    functions = vars(model)["_generate_functions"]
     if key not in functions:
         functions[key] = tf.function(function, autograph=False).get_concrete_function(*specs)
     return functions[key]

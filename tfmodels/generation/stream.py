@@ -5,9 +5,10 @@ import tensorflow as tf
 from tfmodels.generation import contrastive, loop
 from tfmodels.generation.config import BEAM_METHODS, Options, make_generation_config
 from tfmodels.generation.generate import detokenize, number_specs, number_tensors, prompt_of
+from tfmodels.generation.products import choose_layout
 from tfmodels.generation.prompts import prepare
 from tfmodels.generation.protocol import compiled, prompt_names
-from tfmodels.generation.step_model import StepModel, choose_layout
+from tfmodels.generation.step_model import StepModel
 
 _REPLACEMENT = "\ufffd"
 

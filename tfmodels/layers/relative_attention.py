@@ -12,6 +12,7 @@ from tfmodels.layers.attention import MultiHeadAttentionBase
 from tfmodels.layers.cache import empty, load, write
 from tfmodels.layers.masks import attention_mask, mask_scores, positions_in_sequence
 from tfmodels.layers.record import record
+from tfmodels.layers.steps import PlainDense
 
 
 @keras.saving.register_keras_serializable("tfmodels")
@@ -237,7 +238,7 @@ class RelativeSelfAttention(MultiHeadAttentionBase):
 
     def build(self, input_shape):
         self._build_projections(input_shape, input_shape)
-        self.position_dense = keras.layers.Dense(
+        self.position_dense = PlainDense(
             self.num_heads * self._size,
             use_bias=False,
             kernel_initializer=self.kernel_initializer.clone(),

@@ -21,16 +21,13 @@ class Step:
     """How the layers of a step work.
 
     Attributes:
-        turned: function of a kernel, a variable (inputs, outputs), that returns it turned, (outputs, inputs),
-            or None: it is read as it stands.
-        swap_factors: bool, whether a turned kernel stands first in the product: (W x^T)^T instead of x W^T,
-            which for 4 to 48 rows of float32 takes two thirds of the time on a CPU.
+        multiply: function of x (..., i), a layer's matrix, a variable of (i, o), and if it stands turned,
+            as (o, i), that returns their product, (..., o), or None: the layer makes its own. None: all do.
         until: int tensor, (batch,), or None. Given, positions of a cache that are written have not been
             written before, and those from here on stay as they are, so that a cache can be written in place.
     """
 
-    turned: Any
-    swap_factors: bool
+    multiply: Any = None
     until: Any = None
     shared: dict = dataclasses.field(default_factory=dict)  # what `once` has made
 
@@ -71,44 +68,78 @@ def leading(shape):
     return (-1, *shape[1:]) if all(isinstance(size, int) for size in shape[1:]) else tuple(shape)
 
 
-def _times_turned(x, turned, swap_factors):
-    """x (..., i) times the transpose of turned (o, i) -> (..., o)."""
-    if not swap_factors:
-        return ops.matmul(x, ops.transpose(turned))
-    *shape, inputs = ops.shape(x)
-    product = ops.matmul(turned, ops.transpose(ops.reshape(x, (-1, inputs))))  # (o, r)
-    return ops.reshape(ops.transpose(product), (*leading(shape), turned.shape[0]))
+def _product(layer, x, matrix, scale, turned=False):
+    """x times a layer's matrix as the step makes it; None: the layer makes its own.
+
+    Args:
+        layer: whose matrix it is.
+        x: float tensor, (..., i).
+        matrix: name of the layer's variable, (i, o), or turned, (o, i).
+        scale: name of the variable, (o,), that the product is divided by if the matrix is rounded.
+        turned: bool.
+    """
+    multiply = None if _step.get() is None else _step.get().multiply
+    mode = layer.quantization_mode
+    # With LoRA a matrix is a sum, and no variable.
+    if multiply is None or layer.lora_enabled or mode not in (None, "int8"):
+        return None
+    product = multiply(x, getattr(layer, matrix), turned)
+    if product is None or mode is None:
+        return product
+    return product / ops.cast(getattr(layer, scale), product.dtype)
 
 
-class Dense(keras.layers.Dense):
-    """Keras's; in a step it reads its kernel as the step has it."""
+class _WeightsOnly:
+    """A Keras layer of which "int8" rounds the weights and not what they are multiplied with.
+
+    Keras rounds both, for a product of integers that TensorFlow has no fast kernel for.
+    """
 
     def quantize(self, mode=None, type_check=True, config=None):
         super().quantize(mode, type_check=False, config=config)  # which refuses subclasses otherwise
 
+    def quantized_build(self, shape, mode, config=None):
+        super().quantized_build(shape, mode, config)
+        if mode == "int8":
+            self.inputs_quantizer = None
+
+
+class PlainDense(_WeightsOnly, keras.layers.Dense):
+    """Keras's."""
+
+
+class Dense(PlainDense):
+    """Keras's; in a step, which gives it a row a token, its product is the step's."""
+
     def call(self, inputs, training=None):
-        step = _step.get()
-        # With LoRA the kernel is a sum, and no variable.
-        turned = step.turned(self.kernel) if step and not self.lora_enabled else None
-        if turned is None:
-            return super().call(inputs, training=training)
-        x = _times_turned(inputs, turned, step.swap_factors)
+        outputs = self._in_a_step(inputs)
+        return super().call(inputs, training=training) if outputs is None else outputs
+
+    def quantized_call(self, inputs, **options):
+        outputs = self._in_a_step(inputs)
+        return super().quantized_call(inputs, **options) if outputs is None else outputs
+
+    def _in_a_step(self, inputs):
+        x = _product(self, inputs, "kernel", "kernel_scale")
+        if x is None:
+            return None
         x = x if self.bias is None else ops.add(x, self.bias)
         return x if self.activation is None else self.activation(x)
 
 
-class ReversibleEmbedding(keras.layers.ReversibleEmbedding):
-    """Keras's; in a step the kernel of its logits is the step's."""
-
-    def quantize(self, mode=None, type_check=True, config=None):
-        super().quantize(mode, type_check=False, config=config)
+class ReversibleEmbedding(_WeightsOnly, keras.layers.ReversibleEmbedding):
+    """Keras's; in a step the product of its logits is the step's."""
 
     def call(self, inputs, reverse=False):
-        step = _step.get()
-        turned = None
-        if reverse and step and self.reverse_dtype is None and self.logit_soft_cap is None:
-            matrix = self.embeddings if self.tie_weights else step.turned(self.reverse_embeddings)
-            turned = None if matrix is None else ops.convert_to_tensor(matrix)  # (v, d)
-        if turned is None:
-            return super().call(inputs, reverse=reverse)
-        return _times_turned(inputs, turned, step.swap_factors)
+        logits = self._in_a_step(inputs, reverse)
+        return super().call(inputs, reverse=reverse) if logits is None else logits
+
+    def quantized_call(self, inputs, reverse=False):
+        logits = self._in_a_step(inputs, reverse)
+        return super().quantized_call(inputs, reverse=reverse) if logits is None else logits
+
+    def _in_a_step(self, x, reverse):
+        if not reverse or self.reverse_dtype is not None or self.logit_soft_cap is not None:
+            return None
+        name = "embeddings" if self.tie_weights else "reverse_embeddings"
+        return _product(self, x, name, f"{name}_scale", turned=self.tie_weights)

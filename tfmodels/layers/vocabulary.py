@@ -5,6 +5,7 @@ from keras import ops
 
 from tfmodels.layers.feed_forward import ACTIVATIONS
 from tfmodels.layers.norm import LayerNormalization
+from tfmodels.layers.steps import Dense
 
 
 @keras.saving.register_keras_serializable("tfmodels")
@@ -36,7 +37,7 @@ class VocabularyTransform(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, input_shape):
-        self.dense = keras.layers.Dense(
+        self.dense = Dense(
             input_shape[-1],
             activation=ACTIVATIONS.get(self.activation, self.activation),
             kernel_initializer=self.kernel_initializer.clone(),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import warnings
 
 import keras
 import numpy as np
@@ -138,6 +139,13 @@ class TransformerModel(VocabularyModel):
             if mask_name not in inputs:
                 inputs[mask_name] = ops.ones(ops.shape(ids), dtype="int32")
         return inputs
+
+    def quantize(self, mode=None, config=None, filters=None, **options):
+        """As Keras's, but "int8" rounds weights only, and never what they are multiplied with."""
+        with warnings.catch_warnings():
+            # Norms and the like stay as they are.
+            warnings.filterwarnings("ignore", "Layer .* does not have a `quantize` method")
+            super().quantize(mode, config, filters, **options)
 
     def get_config(self):
         policy_map = keras.dtype_policies.DTypePolicyMap()

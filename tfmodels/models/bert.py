@@ -10,6 +10,7 @@ from keras import ops
 
 from tfmodels.layers import FirstToken, PositionalEmbedding, TransformerBlock
 from tfmodels.layers.norm import LayerNormalization
+from tfmodels.layers.steps import Dense, ReversibleEmbedding
 from tfmodels.models.base import (
     TransformerModel,
     check_config,
@@ -128,7 +129,7 @@ class Bert(TransformerModel):
         self.config = config
         dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         initializer = keras.initializers.TruncatedNormal(stddev=config.initializer_range)
-        self.token_embedding = keras.layers.ReversibleEmbedding(
+        self.token_embedding = ReversibleEmbedding(
             config.vocabulary_size,
             config.hidden_dim,
             embeddings_initializer=initializer.clone(),
@@ -174,7 +175,7 @@ class Bert(TransformerModel):
         self.first_token = self.pooler_dense = None
         if config.pooler:
             self.first_token = FirstToken(dtype=dtype, name="first_token")
-            self.pooler_dense = keras.layers.Dense(
+            self.pooler_dense = Dense(
                 config.hidden_dim,
                 activation="tanh",
                 kernel_initializer=initializer.clone(),

@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from tfmodels.generation.config import Options
 from tfmodels.generation.generate import detokenize, generate_ids
+from tfmodels.generation.products import choose_layout
 from tfmodels.generation.prompts import frame_prompts, special_ids
 from tfmodels.generation.protocol import is_encoder_decoder, prompt_names
 from tfmodels.generation.rules import token_rules
 from tfmodels.generation.score import token_log_probabilities
-from tfmodels.generation.step_model import choose_layout
 from tfmodels.serving.caches import cache_signatures
 from tfmodels.serving.numbers import Numbers
 from tfmodels.serving.signatures import IDS, ROW_IDS, TEXT, Signature, checked, checked_ids, cut, rounded

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from tfmodels.layers import FirstToken, LastToken, MeanToken
+from tfmodels.layers.steps import Dense
 from tfmodels.models.base import TransformerModel, check_fields, token_input
 from tfmodels.models.readers import OneTextModel
 
@@ -73,7 +74,7 @@ class HeadModel(TransformerModel):
         """A dense layer that starts as the backbone's kernels do."""
         stddev = getattr(self.backbone.config, "initializer_range", 0.02)  # BERT's, section A.2
         initializer = keras.initializers.TruncatedNormal(stddev=stddev)
-        return keras.layers.Dense(units, kernel_initializer=initializer, dtype=dtype, name=name, **options)
+        return Dense(units, kernel_initializer=initializer, dtype=dtype, name=name, **options)
 
     def make_pooling(self, dtype):
         """The layer of `config.pooling`; None where the backbone's own pooler is used."""
