@@ -26,8 +26,8 @@ import tensorflow as tf
 import tfmodels
 from tfmodels.generation.config import Options
 from tfmodels.generation.generate import generate_ids, number_specs, number_tensors
-from tfmodels.generation.prompts import prepare
 from tfmodels.generation.products import choose_layout
+from tfmodels.generation.prompts import prepare
 
 CLIENTS, NEW = 8, 64
 TEXT = "It was a dark and stormy night; the rain fell in torrents, except at occasional intervals, when it "
