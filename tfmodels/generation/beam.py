@@ -59,7 +59,8 @@ def beam_search(model, inputs, prompt, lengths, options, rules):
             parents.append(parent + i * group.size)
             new_states.append(state)
         order = tf.range(batch)[:, None] * beams + tf.concat(parents, axis=1)  # (b, k)
-        cache = tf.nest.map_structure(lambda leaf: tf.gather(leaf, tf.reshape(order, (-1,))), cache)
+        rows = tf.reshape(order, (-1,))
+        cache = tf.nest.map_structure(lambda leaf: tf.gather(leaf, rows), cache)
         return step + 1, tf.reshape(tf.concat(tokens, axis=1), (-1,)), new_states, cache
 
     def more(step, token, states, cache):

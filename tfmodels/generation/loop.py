@@ -162,7 +162,8 @@ def repeat(values, copies):
     """Each row of each tensor `copies` times, one after another."""
     if copies == 1:
         return values
-    return tf.nest.map_structure(lambda leaf: tf.repeat(leaf, copies, axis=0), values)
+    rows = tf.repeat(tf.range(tf.shape(tf.nest.flatten(values)[0])[0]), copies)
+    return tf.nest.map_structure(lambda leaf: tf.gather(leaf, rows), values)
 
 
 def put(table, position, value, where):

@@ -13,7 +13,7 @@ _STEP_TOKENS = 8
 
 
 class StepModel:
-    """A model whose matrices are made ready once, before the loop that reads them at every step.
+    """A model whose weights are made ready once, before the loop that reads them at every step.
 
     A mixed policy casts its weights wherever it reads them, which takes longer than a step itself.
 
@@ -32,7 +32,7 @@ class StepModel:
         self._weights = _ReadyWeights(ready)
 
     def ready(self):
-        """The matrices that the steps so far have read: dict of str -> tensor."""
+        """The weights that the steps so far have read: dict of str -> tensor."""
         return dict(self._weights.ready)
 
     def __getattr__(self, name):
@@ -61,7 +61,7 @@ class StepModel:
 
 
 class _ReadyWeights(keras.StatelessScope):
-    """Gives layers their matrices as tensors of the graph in which this was made, or eager ones."""
+    """Gives layers their weights as tensors of the graph in which this was made, or eager ones."""
 
     def __init__(self, ready):
         super().__init__()
@@ -70,8 +70,8 @@ class _ReadyWeights(keras.StatelessScope):
         self._reads = False
 
     def get_current_value(self, variable):
-        # Whole numbers are a quantised layer's, which scales them itself.
-        if self._reads or not products.is_matrix(variable) or products.is_rounded(variable):
+        # Whole numbers are a quantised layer's, which scales them itself, or seeds.
+        if self._reads or not tf.as_dtype(variable.dtype).is_floating:
             return None  # the variable's own
         return self._ready(str(id(variable)), lambda: tf.convert_to_tensor(variable.value))
 

@@ -87,10 +87,12 @@ class MultiHeadAttentionBase(keras.layers.Layer):
 
     def _split_heads(self, dense, x, num_heads):
         """(batch, length, dim) -> (batch, heads, length, head_dim)."""
-        batch, length, dim = ops.shape(x)
+        batch, length = leading(x)
         # Flat rows: a two-dimensional matmul has a far cheaper kernel gradient than a batched one.
-        x = dense(ops.reshape(x, (-1, dim)))  # (b * l, n * h)
-        x = ops.reshape(x, (*leading((batch, length)), num_heads, self._size))
+        x = dense(ops.reshape(x, (-1, x.shape[-1])))  # (b * l, n * h)
+        if isinstance(length, int) and length == 1:
+            return ops.reshape(x, (batch, num_heads, 1, self._size))
+        x = ops.reshape(x, (batch, length, num_heads, self._size))
         return ops.transpose(x, (0, 2, 1, 3))  # (b, n, l, h)
 
     def _project_keys(self, x, rotary=None):
@@ -113,7 +115,7 @@ class MultiHeadAttentionBase(keras.layers.Layer):
         """x (b, q, d), keys of (b, g, k, h), mask (b, q, k) -> output (b, q, d), weights (b, n, q, k)."""
         query = self._query(x, rotary)
         context, weights = self._weigh(query, keys, mask, training, position_bias)
-        return self._project_context(context), weights
+        return self._project_context(context, x), weights
 
     def _weigh(self, query, keys, mask, training, position_bias=None):
         """Context (b, n, q, h) and weights (b, n, q, k)."""
@@ -123,20 +125,22 @@ class MultiHeadAttentionBase(keras.layers.Layer):
         weights = masked_softmax(scores, mask, query.dtype, training)
         return self._matmul(self.weights_dropout(weights, training=training), keys["value"]), weights
 
-    def _project_context(self, context):
-        """(b, n, q, h) -> (b, q, d)."""
-        batch, _, length, _ = ops.shape(context)
-        context = ops.transpose(context, (0, 2, 1, 3))  # (b, q, n, h)
+    def _project_context(self, context, x):
+        """What the queries of x (b, q, d) found, (b, n, q, h) -> (b, q, d)."""
+        if context.shape[2] != 1:
+            context = ops.transpose(context, (0, 2, 1, 3))  # (b, q, n, h)
         context = ops.reshape(context, (-1, self.num_heads * self._size))  # (b * q, n * h)
-        return ops.reshape(self.output_dense(context), (*leading((batch, length)), self.output_dense.units))
+        return ops.reshape(self.output_dense(context), (*leading(x), self.output_dense.units))
 
     def _matmul(self, x, shared):
         """x (b, n, q, i) times shared (b, g, i, j), each of its g heads for n / g heads of x."""
         if self._key_value_heads == self.num_heads:
             return ops.matmul(x, shared)
-        batch, heads, length, inner = ops.shape(x)
-        # The heads that share keys stand as more rows of one product: no copies of the keys.
-        x = ops.reshape(x, (batch, self._key_value_heads, -1, inner))  # (b, g, n / g * q, i)
+        batch, heads, length = leading(x)
+        # The heads that share keys stand as more rows of one product, n / g * q: no copies of the keys.
+        groups = self._key_value_heads
+        rows = heads // groups * length if isinstance(batch, int) and batch == -1 else -1
+        x = ops.reshape(x, (batch, groups, rows, ops.shape(x)[-1]))  # (b, g, n / g * q, i)
         x = ops.matmul(x, shared)
         return ops.reshape(x, (batch, heads, length, ops.shape(shared)[-1]))
 
@@ -258,18 +262,19 @@ class MultiHeadSelfAttention(MultiHeadAttentionBase):
         plain = cache is None and position_bias is None
         if plain and not return_attention and not is_recording():
             query = self._query(inputs, rotary)
-            return self._project_context(self._context(query, keys, padding_mask, training))
+            return self._project_context(self._context(query, keys, padding_mask, training), inputs)
         if cache is None:
             mask = self._mask(inputs, padding_mask)
         else:
             if not self.causal:
                 raise ValueError("A cache needs causal attention. Received: causal=False.")
-            length = ops.shape(inputs)[1]
-            positions = once(lambda: cached_positions(index, length), "positions", index, length)  # (b, q)
+            # (b, q); all layers of a step get the same tokens
+            positions = once(
+                lambda: cached_positions(index, ops.shape(inputs)[1]), "positions", index, inputs.shape[1]
+            )
             cache = write(cache, keys, positions)
-            max_length = ops.shape(cache["key"])[2]
             mask = once(
-                lambda: cached_attention_mask(positions, max_length, self.window),
+                lambda: cached_attention_mask(positions, ops.shape(cache["key"])[2], self.window),
                 "mask",
                 positions,
                 self.window,

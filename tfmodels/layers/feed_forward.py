@@ -94,12 +94,11 @@ class FeedForward(keras.layers.Layer):
         self.output_dense = dense("output", self.intermediate_dim, hidden_dim, self.output_initializer)
 
     def call(self, inputs, training=None):
-        batch, length, hidden_dim = ops.shape(inputs)
-        x = ops.reshape(inputs, (-1, hidden_dim))  # (b * l, d): see attention._split_heads
+        x = ops.reshape(inputs, (-1, inputs.shape[-1]))  # (b * l, d): see attention._split_heads
         inner = [self.gate_dense(x)] if self.gated else []
         inner = self._activate(*inner, self.intermediate_dense(x), training=training)
         x = self.output_dense(self.inner_dropout(inner, training=training))
-        return ops.reshape(x, (*leading((batch, length)), hidden_dim))
+        return ops.reshape(x, (*leading(inputs), inputs.shape[-1]))
 
     def _activate(self, *inner, training):
         """The activation of one tensor, or of the first of two times the second."""

@@ -5,6 +5,8 @@ Shape letters: b batch, q query length, k key length, l length.
 
 from keras import ops
 
+from tfmodels.layers.steps import once
+
 # Finite, so that a query that may see nothing (padding) gets a softmax without NaN; exp(-1e9) is exactly
 # 0 in float32 beside any real score.
 _MASKED_SCORE = -1e9
@@ -71,7 +73,7 @@ def mask_scores(scores, mask):
         scores: float32 tensor, (batch, heads, query_length, key_length).
         mask: boolean tensor that broadcasts to (batch, query_length, key_length), True = may attend.
     """
-    return ops.where(mask[:, None], scores, _MASKED_SCORE)
+    return ops.where(once(lambda: mask[:, None], "of all heads", mask), scores, _MASKED_SCORE)
 
 
 def masked_softmax(scores, mask, dtype, training=None):

@@ -12,16 +12,21 @@ class LayerNormalization(keras.layers.LayerNormalization):
     """
 
     def call(self, inputs, training=None):
-        if not training:
-            return super().call(inputs)
+        wide = keras.backend.result_type(inputs.dtype, "float32")
 
-        @ops.custom_gradient
         def normalise(x, gamma, beta):
-            wide = keras.backend.result_type(x.dtype, "float32")
             x32 = ops.cast(x, wide)
             mean = ops.mean(x32, axis=-1, keepdims=True)
             centred = x32 - mean
             scale = ops.rsqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + self.epsilon)
+            return ops.cast(centred * (scale * gamma) + beta, self.compute_dtype), mean, scale
+
+        if not training:
+            return normalise(inputs, self.gamma, self.beta)[0]
+
+        @ops.custom_gradient
+        def normalise_with_gradient(x, gamma, beta):
+            output, mean, scale = normalise(x, gamma, beta)
 
             def gradient(upstream):
                 upstream = ops.cast(upstream, wide)
@@ -33,10 +38,10 @@ class LayerNormalization(keras.layers.LayerNormalization):
                 gamma_error = ops.sum(upstream * normal, axis=rows)
                 return ops.cast(x_error, x.dtype), gamma_error, ops.sum(upstream, axis=rows)
 
-            return ops.cast(centred * (scale * gamma) + beta, self.compute_dtype), gradient
+            return output, gradient
 
         # Copies: of a variable as it stands, eager TensorFlow would want the gradient itself.
-        return normalise(inputs, ops.copy(self.gamma), ops.copy(self.beta))
+        return normalise_with_gradient(inputs, ops.copy(self.gamma), ops.copy(self.beta))
 
 
 class RMSNormalization(keras.layers.RMSNormalization):

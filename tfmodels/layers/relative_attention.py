@@ -290,9 +290,7 @@ class RelativeSelfAttention(MultiHeadAttentionBase):
         x = ops.matmul(weights[..., :key_length], keys["value"])  # (b, n, q, h)
         if zero is not None:
             x = x + ops.sum(weights[..., key_length:], axis=-1, keepdims=True) * zero["value"]
-        batch, length, _ = ops.shape(inputs)
-        x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, self.num_heads * self._size))
-        x = ops.reshape(self.output_dense(x), (batch, length, inputs.shape[-1]))
+        x = self._project_context(x, inputs)
         return x if cache is None else (x, cache)
 
     def compute_output_shape(self, input_shape):

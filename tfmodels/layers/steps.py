@@ -63,9 +63,12 @@ def once(make, *key):
     return shared[name][0]
 
 
-def leading(shape):
-    """The first sizes of a shape, for `ops.reshape`: -1 instead of the first if it alone may be unknown."""
-    return (-1, *shape[1:]) if all(isinstance(size, int) for size in shape[1:]) else tuple(shape)
+def leading(x):
+    """All sizes of a tensor but the last, for `ops.reshape`: -1 for one that is unknown."""
+    sizes = tuple(x.shape)[:-1]
+    if sizes.count(None) > 1:
+        return once(lambda: tuple(ops.shape(x))[:-1], "leading", x)
+    return tuple(-1 if size is None else size for size in sizes)
 
 
 def _product(layer, x, matrix, scale, turned=False):

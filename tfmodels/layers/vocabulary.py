@@ -5,7 +5,7 @@ from keras import ops
 
 from tfmodels.layers.feed_forward import ACTIVATIONS
 from tfmodels.layers.norm import LayerNormalization
-from tfmodels.layers.steps import Dense
+from tfmodels.layers.steps import Dense, leading
 
 
 @keras.saving.register_keras_serializable("tfmodels")
@@ -49,9 +49,8 @@ class VocabularyTransform(keras.layers.Layer):
         self.norm.build(input_shape)
 
     def call(self, inputs):
-        batch, length, hidden_dim = ops.shape(inputs)
-        x = self.dense(ops.reshape(inputs, (-1, hidden_dim)))  # (b * l, d): see attention._split_heads
-        return self.norm(ops.reshape(x, (batch, length, hidden_dim)))
+        x = self.dense(ops.reshape(inputs, (-1, inputs.shape[-1])))  # (b * l, d): see attention._split_heads
+        return self.norm(ops.reshape(x, (*leading(inputs), inputs.shape[-1])))
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
