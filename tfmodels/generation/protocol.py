@@ -57,10 +57,11 @@ def compiled(model, key, function, *specs):
     """
     # Past Keras's attribute tracking: functions are no part of the model's state. They read its variables,
     # which LoRA or quantisation may have exchanged since.
-    variables = [id(variable) for variable in getattr(model, "variables", ())]
-    if vars(model).get("_generate_variables") != variables:
-        vars(model).update(_generate_variables=variables, _generate_functions={})
-    functions = vars(model)["_generate_functions"]
+    known, variables = vars(model).get("_generate_variables", ()), list(getattr(model, "variables", ()))
+    if [id(variable) for variable in known] != [id(variable) for variable in variables]:
+        vars(model).pop("_generate_functions", None)
+    vars(model)["_generate_variables"] = variables
+    functions = vars(model).setdefault("_generate_functions", {})
     if key not in functions:
         functions[key] = tf.function(function, autograph=False).get_concrete_function(*specs)
     return functions[key]
