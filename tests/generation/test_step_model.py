@@ -10,6 +10,7 @@ from tfmodels import GenerationConfig, generate, stream
 from tfmodels.generation import products
 from tfmodels.generation.products import choose_layout
 from tfmodels.generation.step_model import StepModel
+from tfmodels.layers import attention, cache
 from tfmodels.models import gpt2
 
 
@@ -117,6 +118,21 @@ def test_the_layout_of_kernels_follows_rows_and_steps():
     assert GenerationConfig(method="beam", num_beams=5).rows_a_prompt() == 5
     assert GenerationConfig(method="sample", num_return_sequences=3).rows_a_prompt() == 3
     assert GenerationConfig(method="contrastive", top_k=6).rows_a_prompt() == 6
+
+
+def test_all_layers_share_positions_and_masks(monkeypatch):
+    """Of the prompts, whose length is unknown, and of a step."""
+    calls = []
+
+    def count(module, name):
+        made = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *arguments: calls.append(name) or made(*arguments))
+
+    count(cache, "_indices")
+    count(attention, "cached_attention_mask")
+    model = gpt2("tiny", vocabulary_size=11, **(SIZE | {"num_layers": 3}))
+    generate(model, {"token_ids": [[3, 7]]}, max_new_tokens=5, stop=())
+    assert sorted(calls) == ["_indices"] * 2 + ["cached_attention_mask"] * 2
 
 
 @pytest.mark.parametrize("method", ["greedy", "sample", "beam"])
