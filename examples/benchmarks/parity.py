@@ -41,13 +41,14 @@ import json, sys
 import numpy as np, torch, transformers
 folder, name, seed, new, lengths, cases = sys.argv[1], sys.argv[2], *map(json.loads, sys.argv[3:])
 words = 97
-decoder = dict(vocab_size=words, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
-               num_key_value_heads=2, max_position_embeddings=64, bos_token_id=2, pad_token_id=0)
+decoder = dict(vocab_size=words, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
+               num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, bos_token_id=2, pad_token_id=0)
 make = {
     "gpt2": lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config(
         vocab_size=words, n_positions=64, n_embd=32, n_layer=3, n_head=4, bos_token_id=2)),
     "llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**decoder)),
-    "mistral": lambda: transformers.MistralForCausalLM(transformers.MistralConfig(sliding_window=6, **decoder)),
+    "mistral": lambda: transformers.MistralForCausalLM(
+        transformers.MistralConfig(sliding_window=6, **decoder)),
     "qwen2": lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**decoder)),
     "bart": lambda: transformers.BartForConditionalGeneration(transformers.BartConfig(
         vocab_size=words, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
@@ -76,11 +77,14 @@ def write(prompt, end, options):
 
 model.generation_config.eos_token_id = None
 found = [write(prompt, None, {"num_beams": beams})[0] for prompt in prompts for beams in (1, 4)]
-late = [token for row in found for token in set(row[4:]) - set(row[:3]) if token > 2]
+# A bad word that is the end token transformers passes over; tfmodels never writes it.
+bad = {token for word in cases["bad_words"]["bad_words"] for token in word}
+late = [token for row in found for token in set(row[4:]) - set(row[:3]) - bad if token > 2]
 end = max(late, key=late.count)
 model.config.eos_token_id = model.generation_config.eos_token_id = end
 model.save_pretrained(folder)
-texts = {case: [row for prompt in prompts for row in write(prompt, end, options)] for case, options in cases.items()}
+texts = {case: [row for prompt in prompts for row in write(prompt, end, options)]
+         for case, options in cases.items()}
 print(json.dumps({"prompts": prompts, "texts": texts, "version": transformers.__version__}))
 """
 
