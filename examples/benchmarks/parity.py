@@ -42,7 +42,8 @@ import numpy as np, torch, transformers
 folder, name, seed, new, lengths, cases = sys.argv[1], sys.argv[2], *map(json.loads, sys.argv[3:])
 words = 97
 decoder = dict(vocab_size=words, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
-               num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, bos_token_id=2, pad_token_id=0)
+               num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
+               bos_token_id=2, pad_token_id=0)
 make = {
     "gpt2": lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config(
         vocab_size=words, n_positions=64, n_embd=32, n_layer=3, n_head=4, bos_token_id=2)),
