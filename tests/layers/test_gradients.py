@@ -47,7 +47,8 @@ def check(trained, evaluated, tolerance):
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "graph"])
 @pytest.mark.parametrize(
-    "dtype, tolerance", [("float64", 1e-12), ("float32", 1e-5), ("mixed_bfloat16", 0.05)]
+    "dtype, tolerance",
+    [("float64", 1e-12), ("float32", 1e-5), ("mixed_bfloat16", 0.05), ("bfloat16", 0.05)],
 )
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers(name, dtype, tolerance, compiled):

@@ -19,7 +19,8 @@ class LayerNormalization(keras.layers.LayerNormalization):
             mean = ops.mean(x32, axis=-1, keepdims=True)
             centred = x32 - mean
             scale = ops.rsqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + self.epsilon)
-            return ops.cast(centred * (scale * gamma) + beta, self.compute_dtype), mean, scale
+            scaled = centred * (scale * ops.cast(gamma, wide))
+            return ops.cast(scaled + ops.cast(beta, wide), self.compute_dtype), mean, scale
 
         if not training:
             return normalise(inputs, self.gamma, self.beta)[0]
@@ -31,12 +32,13 @@ class LayerNormalization(keras.layers.LayerNormalization):
             def gradient(upstream):
                 upstream = ops.cast(upstream, wide)
                 normal = (ops.cast(x, wide) - mean) * scale
-                error = upstream * gamma
+                error = upstream * ops.cast(gamma, wide)
                 along = ops.mean(error * normal, axis=-1, keepdims=True)
                 x_error = (error - ops.mean(error, axis=-1, keepdims=True) - normal * along) * scale
                 rows = tuple(range(len(x.shape) - 1))
-                gamma_error = ops.sum(upstream * normal, axis=rows)
-                return ops.cast(x_error, x.dtype), gamma_error, ops.sum(upstream, axis=rows)
+                gamma_error = ops.cast(ops.sum(upstream * normal, axis=rows), gamma.dtype)
+                beta_error = ops.cast(ops.sum(upstream, axis=rows), beta.dtype)
+                return ops.cast(x_error, x.dtype), gamma_error, beta_error
 
             return output, gradient
 
