@@ -47,10 +47,13 @@ def test_import_is_lazy_and_cheap():
         "print(time.perf_counter() - start);"
         "print([m for m in ('tensorflow_text', 'sentencepiece', 'sacrebleu') if m in sys.modules])"
     )
-    seconds, loaded = run(code).stdout.splitlines()
-    assert loaded == "[]"
-    # The promise is 0.3 s; measured here 0.05. The room is for a busy machine.
-    assert float(seconds) < 0.3
+    # The promise is 0.3 s; measured here 0.05. A busy machine may stop any one of three imports.
+    times = []
+    while len(times) < 3 and not any(seconds < 0.3 for seconds in times):
+        seconds, loaded = run(code).stdout.splitlines()
+        assert loaded == "[]"
+        times.append(float(seconds))
+    assert min(times) < 0.3
 
 
 def test_another_backend_is_refused():
