@@ -21,12 +21,11 @@ def choose_layout(model, rows, steps):
     dtype = getattr(model, "compute_dtype", None)
     if steps < _MANY_STEPS or has_gpu() or dtype not in _FEW_ROWS:
         return OWN
-    matrices = [variable for variable in getattr(model, "variables", ()) if is_matrix(variable)]
-    kernels = [matrix for matrix in matrices if matrix.path.endswith(("/kernel", "/reverse_embeddings"))]
+    kernels = [variable for variable in getattr(model, "variables", ()) if _is_kernel(variable)]
     if sum(4 * math.prod(kernel.shape) for kernel in kernels) > _MOST_BYTES:
         return OWN
     # A rounded kernel is cast too, which takes far longer than a product.
-    if rows > _FEW_ROWS[dtype] and not any(is_rounded(kernel) for kernel in kernels):
+    if rows > _FEW_ROWS[dtype] and not any(kernel.dtype == "int8" for kernel in kernels):
         return OWN
     return SWAPPED if dtype == "float32" and rows > 2 else TURNED
 
@@ -35,13 +34,8 @@ def has_gpu():
     return bool(tf.config.list_physical_devices("GPU"))
 
 
-def is_matrix(variable):
-    return len(variable.shape) == 2 and (tf.as_dtype(variable.dtype).is_floating or is_rounded(variable))
-
-
-def is_rounded(variable):
-    """Whether it is a quantised layer's, which divides its products by a scale."""
-    return tf.as_dtype(variable.dtype) == tf.int8
+def _is_kernel(variable):
+    return len(variable.shape) == 2 and variable.path.endswith(("/kernel", "/reverse_embeddings"))
 
 
 def times_turned(x, turned, layout):

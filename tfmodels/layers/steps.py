@@ -22,7 +22,7 @@ class Step:
 
     Attributes:
         multiply: function of x (..., i), a layer's matrix, a variable of (i, o), and if it stands turned,
-            as (o, i), that returns their product, (..., o), or None: the layer makes its own. None: all do.
+            as (o, i), that returns their product, (..., o). None: layers make their own.
         until: int tensor, (batch,), or None. Given, positions of a cache that are written have not been
             written before, and those from here on stay as they are, so that a cache can be written in place.
     """
@@ -87,9 +87,7 @@ def _product(layer, x, matrix, scale, turned=False):
     if multiply is None or layer.lora_enabled or mode not in (None, "int8"):
         return None
     product = multiply(x, getattr(layer, matrix), turned)
-    if product is None or mode is None:
-        return product
-    return product / ops.cast(getattr(layer, scale), product.dtype)
+    return product if mode is None else product / ops.cast(getattr(layer, scale), product.dtype)
 
 
 class _WeightsOnly:
@@ -108,7 +106,7 @@ class _WeightsOnly:
 
 
 class PlainDense(_WeightsOnly, keras.layers.Dense):
-    """Keras's."""
+    """Keras's; for rows that are no tokens of the step, such as codes of positions."""
 
 
 class Dense(PlainDense):
