@@ -44,7 +44,7 @@ def overhead(model, tokenizer, folder, runs):
     """Seconds of the export with text, and of the bare loop with ids."""
     serve = tf.saved_model.load(folder).signatures["serving_default"]
     config, inputs, rules = prepare(model, TEXT, tokenizer, None, dict(max_new_tokens=NEW, stop=()))
-    layout = choose_layout(model, 4, NEW)  # as an export has it
+    layout = choose_layout(model, 4, NEW, compiled=False)  # as an export has it
 
     def loop(inputs, numbers):
         return generate_ids(model, inputs, Options(config, numbers), rules, layout=layout)

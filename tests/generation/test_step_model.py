@@ -11,7 +11,7 @@ from tfmodels.generation import products
 from tfmodels.generation.products import choose_layout
 from tfmodels.generation.step_model import StepModel
 from tfmodels.layers import attention, cache
-from tfmodels.models import gpt2
+from tfmodels.models import gpt2, llama, transformer, transformer_xl
 
 
 class SmallIds(Ids):
@@ -19,6 +19,8 @@ class SmallIds(Ids):
 
 
 SIZE = dict(num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=12, max_sequence_length=40)
+XL = dict(num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=12, vocabulary_size=11, cutoffs=())
+WORDS = dict(source_vocabulary_size=11, target_vocabulary_size=11)
 
 
 def model_of(dtype, seed=1):
@@ -108,16 +110,84 @@ def test_a_quantised_model_generates_by_its_rounded_weights():
     assert not cast_matrices(body.node_def)
 
 
-def test_the_layout_of_kernels_follows_rows_and_steps():
-    model, half = model_of("float32"), model_of("mixed_bfloat16")
+def test_the_layout_of_kernels_follows_rows_and_steps(monkeypatch):
+    model, half, int8 = model_of("float32"), model_of("mixed_bfloat16"), model_of("int8")
     assert choose_layout(model, 1, 64) == choose_layout(half, 64, 64) == "turned"
     assert choose_layout(model, 8, 64) == "swapped"
     assert choose_layout(model, 64, 64) == choose_layout(half, 200, 64) == choose_layout(model, 1, 4) == "own"
-    assert choose_layout(model_of("int8"), 200, 64) == "swapped"  # a cast at every step would take longer
+    assert choose_layout(int8, 200, 64) == "swapped"  # a cast at every step would take longer
+    monkeypatch.setattr(products, "_WORTH_COMPILING", 0)
+    few = [(model, 1), (model, 16), (half, 1), (int8, 1)]
+    assert {choose_layout(each, rows, 64) for each, rows in few} == {"compiled"}
+    assert choose_layout(model, 1, 64, compiled=False) == choose_layout(half, 2, 64) == "turned"
+    assert choose_layout(int8, 3, 64) == choose_layout(model, 17, 64) == "swapped"
+    model.blocks[0].attention.query_dense.enable_lora(2)
+    assert choose_layout(model, 1, 64) == choose_layout(transformer("tiny", **WORDS), 1, 64) == "turned"
     assert GenerationConfig().rows_a_prompt() == 1  # the beams of the default are those of another method
     assert GenerationConfig(method="beam", num_beams=5).rows_a_prompt() == 5
     assert GenerationConfig(method="sample", num_return_sequences=3).rows_a_prompt() == 3
     assert GenerationConfig(method="contrastive", top_k=6).rows_a_prompt() == 6
+
+
+METHODS = {
+    "greedy": dict(no_repeat_ngram_size=2, min_new_tokens=3),
+    "sample": dict(method="sample", seed=3, temperature=1.3, top_k=7, top_p=0.9),
+    "beam": dict(method="beam", num_beams=3),
+    "contrastive": dict(method="contrastive", top_k=3, penalty_alpha=0.6),
+    "small cache": dict(cache_dtype="int8"),
+}
+DECODERS = {
+    "gpt2": lambda dtype: gpt2("tiny", vocabulary_size=11, dtype=dtype, **SIZE),
+    "llama": lambda dtype: llama(
+        "tiny", vocabulary_size=11, window=5, num_key_value_heads=1, dtype=dtype, **SIZE
+    ),
+    "transformer_xl": lambda dtype: transformer_xl("tiny", dtype=dtype, memory_length=6, **XL),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", DECODERS)
+def test_a_compiled_step_writes_the_same_text(kind, method, monkeypatch):
+    """Rows of mixed lengths, up to the end of the cache; and one row as it comes."""
+    model = DECODERS[kind]("float32")
+    randomise(model, seed=1, scale=0.5)
+    prompt = {"token_ids": [[3, 7, 2, 9], [2, 9, 0, 0]], "padding_mask": [[1] * 4, [1, 1, 0, 0]]}
+    options = dict(max_new_tokens=38, stop=(), return_scores=True) | METHODS[method]
+    expected = generate(model, prompt, **options)
+    monkeypatch.setattr(products, "_WORTH_COMPILING", 0)
+    found = generate(model, prompt, **options)
+    np.testing.assert_array_equal(found.token_ids, expected.token_ids)
+    np.testing.assert_allclose(found.log_probabilities, expected.log_probabilities, atol=2e-5)
+    assert {key[-1] for key in vars(model)["_generate_functions"]} >= {"compiled"}
+    if method in ("greedy", "sample"):
+        row = {"token_ids": [[3, 7, 2, 9]]}
+        text = "".join(stream(model, row, SmallIds, **options | {"return_scores": False}))
+        assert text == " ".join(map(str, expected.token_ids[0][: expected.lengths[0]]))
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16", "int8"])
+def test_a_compiled_step_reads_small_weights(dtype, monkeypatch):
+    """Of one row, as they stand: no step casts a matrix before its program of XLA's."""
+    model, options = model_of(dtype), dict(max_new_tokens=20, stop=(), return_scores=True)
+    prompt = {"token_ids": [[3, 7]]}
+    expected = generate(model, prompt, **options)
+    monkeypatch.setattr(products, "_WORTH_COMPILING", 0)
+    found = generate(model, prompt, **options)
+    same = np.cumprod(found.token_ids == expected.token_ids, axis=1) == 1
+    assert same.sum() > 5  # bfloat16 rounds elsewhere, and another word leads elsewhere
+    difference = (found.log_probabilities - expected.log_probabilities)[same]
+    assert np.abs(difference).max() < (1e-4 if dtype == "int8" else 0.1)
+    function = next(f for key, f in vars(model)["_generate_functions"].items() if key[-1] == "compiled")
+    library = function.graph.as_graph_def(add_shapes=True).library.function
+    (body,) = (f for f in library if f.signature.name.startswith("while_body"))
+    assert not cast_matrices(body.node_def)
+
+
+def test_a_compiled_step_has_few_sizes():
+    """A hundred prompts of any length compile four times at most."""
+    stepped = StepModel(gpt2("tiny", vocabulary_size=11, **SIZE), "compiled")
+    sizes = {min(int(stepped.room(tf.constant(prompt + 64))), 1024) for prompt in range(1, 1025, 10)}
+    assert sizes == {128, 256, 512, 1024}
 
 
 def test_all_layers_share_positions_and_masks(monkeypatch):

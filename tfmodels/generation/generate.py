@@ -80,7 +80,7 @@ def generate(model, prompts, tokenizer=None, config=None, draft=None, prefix=Non
     # Of a product: a step checks all guesses of a row.
     rows = len(inputs[prompt_names(model)[0]]) * config.rows_a_prompt()
     rows *= 1 if draft is None else config.draft_tokens + 1
-    layout = choose_layout(model, rows, config.max_new_tokens)
+    layout = choose_layout(model, rows, config.max_new_tokens, compiled=draft is None)
     loop = _compiled(model, config, rules, draft, prefix is not None, layout)
     result = loop(inputs, number_tensors(config))
     if config.return_attention:

@@ -121,8 +121,8 @@ def prefill(model, inputs, prompt, lengths, options, spare=0):
     Returns:
         The cache; each row's room for new tokens, int32 (batch,); the last index of the cache.
     """
-    # Few sizes, since kernels are made ready for each size anew; the last new token is never fed back.
-    longest = (tf.shape(prompt)[1] + options.max_new_tokens + spare + 15) // 16 * 16
+    # The last new token is never fed back.
+    longest = model.room(tf.shape(prompt)[1] + options.max_new_tokens + spare)
     limits = tf.fill(tf.shape(lengths), options.max_new_tokens) if options.limits is None else options.limits
     max_length = model.config.max_sequence_length
     if max_length is not None:

@@ -7,27 +7,59 @@ import math
 
 import tensorflow as tf
 
-# As the layer makes its products; by a turned matrix, (o, i), of which a CPU reads each row in one piece; or
-# by a turned matrix as the first factor: (W x^T)^T.
-OWN, TURNED, SWAPPED = "own", "turned", "swapped"
+from tfmodels.generation.protocol import is_encoder_decoder
+
+# As the layer makes its products; by a turned matrix, (o, i), of which a CPU reads each row in one piece;
+# by a turned matrix as the first factor: (W x^T)^T; or the whole step as one program of XLA's.
+OWN, TURNED, SWAPPED, COMPILED = "own", "turned", "swapped", "compiled"
 # Up to so many rows turned matrices are faster. Turning them all takes as long as some ten steps gain, and
 # their memory once more.
 _FEW_ROWS = {"float32": 48, "bfloat16": 128}
 _MANY_STEPS, _MOST_BYTES = 16, 2**31
+# Up to so many rows XLA is faster: with one it reads smaller types as it multiplies, with more it casts them
+# at every step. It takes a second to compile, which smaller models gain back too late.
+_COMPILED_ROWS = {"float32": 16, "bfloat16": 1, "int8": 1}
+_WORTH_COMPILING = 2**26
 
 
-def choose_layout(model, rows, steps):
-    """How a loop of so many rows and steps best makes its products."""
+def choose_layout(model, rows, steps, compiled=True):
+    """How a loop of so many rows and steps best makes its products.
+
+    Args:
+        model: keeps the protocol of `GenerativeModel`.
+        rows: int, of a step's product.
+        steps: int.
+        compiled: bool, whether XLA may compile a step.
+    """
     dtype = getattr(model, "compute_dtype", None)
     if steps < _MANY_STEPS or has_gpu() or dtype not in _FEW_ROWS:
         return OWN
     kernels = [variable for variable in getattr(model, "variables", ()) if _is_kernel(variable)]
-    if sum(4 * math.prod(kernel.shape) for kernel in kernels) > _MOST_BYTES:
+    size = sum(4 * math.prod(kernel.shape) for kernel in kernels)
+    rounded = any(kernel.dtype == "int8" for kernel in kernels)
+    read = "int8" if rounded else dtype
+    few = rows <= _COMPILED_ROWS[read] and (read == "float32" or size <= _MOST_BYTES)
+    if compiled and few and size >= _WORTH_COMPILING and _can_compile(model):
+        return COMPILED
+    if size > _MOST_BYTES:
         return OWN
     # A rounded kernel is cast too, which takes far longer than a product.
-    if rows > _FEW_ROWS[dtype] and not any(kernel.dtype == "int8" for kernel in kernels):
+    if rows > _FEW_ROWS[dtype] and not rounded:
         return OWN
     return SWAPPED if dtype == "float32" and rows > 2 else TURNED
+
+
+def _can_compile(model):
+    # An encoder's output has another length for each source, and XLA compiles for each. What a layer makes of
+    # its matrix anew at each step XLA makes no faster.
+    return (
+        hasattr(model, "stepping")
+        and not is_encoder_decoder(model)
+        and not any(
+            getattr(layer, "lora_enabled", False) or layer.quantization_mode not in (None, "int8")
+            for layer in model._flatten_layers()
+        )
+    )
 
 
 def has_gpu():
@@ -38,13 +70,14 @@ def _is_kernel(variable):
     return len(variable.shape) == 2 and variable.path.endswith(("/kernel", "/reverse_embeddings"))
 
 
-def times_turned(x, turned, layout):
-    """x (..., i) times the transpose of turned (o, i) -> (..., o); only the first size may be unknown."""
+def times(x, matrix, turned, layout):
+    """x (..., i) times a matrix (i, o), or turned (o, i) -> (..., o); only the first size may be unknown."""
     rows = x if x.shape.rank == 2 else tf.reshape(x, (-1, x.shape[-1]))
     if layout == SWAPPED:
-        product = tf.transpose(tf.matmul(turned, rows, transpose_b=True))
+        product = tf.transpose(tf.matmul(matrix, rows, transpose_b=True))
     else:
-        product = tf.matmul(rows, turned, transpose_b=True)
+        product = tf.matmul(rows, tf.cast(matrix, x.dtype), transpose_b=turned)
     if x.shape.rank == 2:
         return product
-    return tf.reshape(product, [*(-1 if size is None else size for size in x.shape[:-1]), turned.shape[0]])
+    sizes = [-1 if size is None else size for size in x.shape[:-1]]
+    return tf.reshape(product, [*sizes, product.shape[-1]])

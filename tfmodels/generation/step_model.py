@@ -6,10 +6,14 @@ import keras
 import tensorflow as tf
 
 from tfmodels.generation import products
-from tfmodels.generation.products import OWN
+from tfmodels.generation.products import COMPILED, OWN
+from tfmodels.layers.cache import put
+from tfmodels.layers.masks import cached_positions
 
 # So many tokens of a row are a step of a loop and no prompt.
 _STEP_TOKENS = 8
+# The lengths of a cache: few, since kernels are made ready for each size anew, and XLA compiles for each.
+_ROUND, _LEAST_COMPILED = 16, 128
 
 
 class StepModel:
@@ -19,7 +23,7 @@ class StepModel:
 
     Args:
         model: keeps the protocol of `GenerativeModel`, as this does.
-        layout: how products are made: "own", "turned" or "swapped" (`generation.products`).
+        layout: how products are made: "own", "turned", "swapped" or "compiled" (`generation.products`).
         ready: what `ready` of another such model of the same model returned, by steps of which it was
             made, to be read again; None: all is made here.
         in_place: bool, whether caches may be written in their own memory: as no op of XLA, and on a CPU.
@@ -46,18 +50,55 @@ class StepModel:
                 what stands in a row from here on is not written; None: anything may be written.
         """
         length = token_ids.shape[1]
+        until = until if self._in_place else None
+        if self._layout == COMPILED and length == 1:
+            return self._compiled_step(token_ids, cache, index, until, options)
         is_step = length is not None and length <= _STEP_TOKENS
         with contextlib.ExitStack() as scopes:
             if is_step:
                 scopes.enter_context(self._weights)
             if hasattr(self._model, "stepping"):
-                multiply = self._multiply if is_step and self._layout != OWN else None
-                scopes.enter_context(self._model.stepping(multiply, until if self._in_place else None))
+                multiply = self._multiply if is_step and self._layout not in (OWN, COMPILED) else None
+                scopes.enter_context(self._model.stepping(multiply, until))
             return self._model.decode_step(token_ids, cache, index, **options)
+
+    def room(self, length):
+        """The length of a cache for so many tokens, int32 scalar."""
+        length = (length + _ROUND - 1) // _ROUND * _ROUND
+        if self._layout != COMPILED:
+            return length
+        powers = tf.constant([2**i for i in range(31) if 2**i >= _LEAST_COMPILED])
+        return tf.reduce_min(tf.where(powers >= length, powers, powers[-1]))
+
+    def _compiled_step(self, token_ids, cache, index, until, options):
+        """A step as a program of XLA's, which reads the caches: it would copy them to write them."""
+
+        @tf.function(jit_compile=True, autograph=False)
+        def read(token_ids, cache, index):
+            later, given = [], tf.nest.flatten(cache)
+            with self._weights, self._model.stepping(self._multiply, later=later):
+                logits, after, *hidden = self._model.decode_step(token_ids, cache, index, **options)
+            after = enumerate(zip(tf.nest.flatten(after), given, strict=True))
+            replaced = {i: new for i, (new, old) in after if new is not old}
+            new = {id(cache[name]): x for cache, update, _ in later for name, x in update.items()}
+            new = {i: new[id(leaf)] for i, leaf in enumerate(given) if id(leaf) in new}
+            return (logits, *hidden), replaced, new
+
+        (logits, *hidden), replaced, new = read(token_ids, cache, index)
+        positions, leaves = cached_positions(index, 1), tf.nest.flatten(cache)
+        with self._model.stepping(until=until):
+            new = {i: put(leaves[i], x, positions) for i, x in new.items()}
+        leaves = [(replaced | new).get(i, leaf) for i, leaf in enumerate(leaves)]
+        return logits, tf.nest.pack_sequence_as(cache, leaves), *hidden
 
     def _multiply(self, x, matrix, turned):
         """`layers.steps.Step.multiply`."""
-        return products.times_turned(x, self._weights.turned(matrix, turned, x.dtype), self._layout)
+        if self._layout == COMPILED and matrix.dtype == x.dtype == "float32":
+            own = self._weights.get_current_value(matrix)  # XLA reads it as fast as it stands
+            return products.times(x, own, turned, COMPILED)
+        # XLA reads smaller types as it multiplies one row, where they stand turned.
+        dtype = "int8" if self._layout == COMPILED and matrix.dtype == "int8" else x.dtype
+        return products.times(x, self._weights.turned(matrix, turned, dtype), True, self._layout)
 
 
 class _ReadyWeights(keras.StatelessScope):

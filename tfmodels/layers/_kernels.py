@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from tfmodels.layers.masks import mask_scores
+from tfmodels.layers.steps import leading
 
 # Rows of queries that are scored at once: what is held grows with this times the keys' length.
 _BLOCK_ROWS = 256
@@ -55,7 +56,7 @@ def blockwise_attention(query, key, value, query_mask, key_mask, causal, window,
 
     def weigh(i, query, key):
         """Weights of block i and a function that drops some of them, (b, n, r, s)."""
-        scores = tf.cast(_matmul(query, key, transpose=True), tf.float32)
+        scores = tf.cast(matmul_heads(query, key, transpose=True), tf.float32)
         mask = _block_mask(i * rows, rows, starts[i], ends[i], query_mask, key_mask, causal, window)
         if mask is not None:
             scores = mask_scores(scores, mask)
@@ -72,7 +73,7 @@ def blockwise_attention(query, key, value, query_mask, key_mask, causal, window,
         def forward(i, outputs):
             part = slice(starts[i], ends[i])
             weights, drop = weigh(i, queries[i], key[:, :, part])
-            return i + 1, outputs.write(i, _matmul(tf.cast(drop(weights), dtype), value[:, :, part]))
+            return i + 1, outputs.write(i, matmul_heads(tf.cast(drop(weights), dtype), value[:, :, part]))
 
         element = tf.TensorShape([None, query.shape[1], rows, query.shape[-1]])
         output = join(_loop(blocks, forward, tf.TensorArray(dtype, blocks, element_shape=element))[0].stack())
@@ -87,14 +88,14 @@ def blockwise_attention(query, key, value, query_mask, key_mask, causal, window,
                 part = slice(starts[i], ends[i])
                 keys, values = key[:, :, part], value[:, :, part]
                 weights, drop = weigh(i, queries[i], keys)
-                weight_error = drop(tf.cast(_matmul(errors[i], values, transpose=True), tf.float32))
+                weight_error = drop(tf.cast(matmul_heads(errors[i], values, transpose=True), tf.float32))
                 score_error = tf.cast(weights * (weight_error - mean_errors[i]), dtype)  # (b, n, r, s)
                 value_part = _sum_heads(tf.cast(drop(weights), dtype), errors[i], values)
                 key_part = _sum_heads(score_error, queries[i], keys)
                 around = [[0, 0], [0, 0], [starts[i], tf.shape(key)[2] - ends[i]], [0, 0]]
                 return (
                     i + 1,
-                    query_grads.write(i, _matmul(score_error, keys)),
+                    query_grads.write(i, matmul_heads(score_error, keys)),
                     key_grad + tf.pad(key_part, around),
                     value_grad + tf.pad(value_part, around),
                 )
@@ -117,15 +118,17 @@ def _loop(blocks, body, *values):
     return values[1:]
 
 
-def _matmul(x, shared, transpose=False):
-    """x (b, n, r, c) times shared (b, g, c, d), or (b, g, d, c) transposed: each g for n / g heads."""
+def matmul_heads(x, shared, transpose=False):
+    """x (b, n, r, c) times shared (b, g, c, d), or (b, g, d, c) transposed: each for n / g heads of x."""
     groups = shared.shape[1]
     if groups == x.shape[1]:
         return tf.matmul(x, shared, transpose_b=transpose)
-    shape = tf.shape(x)
-    x = tf.reshape(x, tf.stack([shape[0], groups, x.shape[1] // groups * shape[2], shape[3]]))
+    batch, heads, length = leading(x)
+    # The heads that share keys stand as more rows of one product, n / g * r: no copies of the keys.
+    rows = heads // groups * length if isinstance(batch, int) and batch == -1 else -1
+    x = tf.reshape(x, (batch, groups, rows, keras.ops.shape(x)[-1]))  # (b, g, n / g * r, c)
     x = tf.matmul(x, shared, transpose_b=transpose)
-    return tf.reshape(x, tf.concat([shape[:3], tf.shape(x)[3:]], axis=0))
+    return tf.reshape(x, (batch, heads, length, keras.ops.shape(x)[-1]))
 
 
 def _sum_heads(weights, x, like):

@@ -7,7 +7,7 @@ h head_dim, d hidden_dim.
 import keras
 from keras import ops
 
-from tfmodels.layers._kernels import blockwise_attention
+from tfmodels.layers._kernels import blockwise_attention, matmul_heads
 from tfmodels.layers.cache import empty, load, write
 from tfmodels.layers.masks import attention_mask, cached_attention_mask, cached_positions, masked_softmax
 from tfmodels.layers.record import is_recording, record
@@ -119,11 +119,27 @@ class MultiHeadAttentionBase(keras.layers.Layer):
 
     def _weigh(self, query, keys, mask, training, position_bias=None):
         """Context (b, n, q, h) and weights (b, n, q, k)."""
-        scores = self._matmul(query, ops.swapaxes(keys["key"], -1, -2))  # (b, n, q, k)
+        scores = self._score(query, keys)  # (b, n, q, k)
         if position_bias is not None:
             scores = ops.cast(scores, "float32") + ops.cast(position_bias, "float32")
         weights = masked_softmax(scores, mask, query.dtype, training)
-        return self._matmul(self.weights_dropout(weights, training=training), keys["value"]), weights
+        return self._collect(self.weights_dropout(weights, training=training), keys), weights
+
+    def _score(self, query, keys):
+        """Queries (b, n, q, h) times the keys, (b, n, q, k)."""
+        scores = matmul_heads(query, keys["key"], transpose=True)
+        if "new" in keys:  # of a token that stands in no cache yet
+            own = matmul_heads(query, keys["new"]["key"], transpose=True)  # (b, n, 1, 1)
+            scores = ops.where(keys["here"], own, scores)
+        return scores
+
+    def _collect(self, weights, keys):
+        """Weights (b, n, q, k) times the values, (b, n, q, h)."""
+        if "new" not in keys:
+            return matmul_heads(weights, keys["value"])
+        before, own = (ops.where(where, weights, 0) for where in (~keys["here"], keys["here"]))
+        own = ops.sum(own, axis=-1, keepdims=True)  # (b, n, 1, 1)
+        return matmul_heads(before, keys["value"]) + matmul_heads(own, keys["new"]["value"])
 
     def _project_context(self, context, x):
         """What the queries of x (b, q, d) found, (b, n, q, h) -> (b, q, d)."""
@@ -131,18 +147,6 @@ class MultiHeadAttentionBase(keras.layers.Layer):
             context = ops.transpose(context, (0, 2, 1, 3))  # (b, q, n, h)
         context = ops.reshape(context, (-1, self.num_heads * self._size))  # (b * q, n * h)
         return ops.reshape(self.output_dense(context), (*leading(x), self.output_dense.units))
-
-    def _matmul(self, x, shared):
-        """x (b, n, q, i) times shared (b, g, i, j), each of its g heads for n / g heads of x."""
-        if self._key_value_heads == self.num_heads:
-            return ops.matmul(x, shared)
-        batch, heads, length = leading(x)
-        # The heads that share keys stand as more rows of one product, n / g * q: no copies of the keys.
-        groups = self._key_value_heads
-        rows = heads // groups * length if isinstance(batch, int) and batch == -1 else -1
-        x = ops.reshape(x, (batch, groups, rows, ops.shape(x)[-1]))  # (b, g, n / g * q, i)
-        x = ops.matmul(x, shared)
-        return ops.reshape(x, (batch, heads, length, ops.shape(shared)[-1]))
 
     def get_config(self):
         return super().get_config() | {

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from tfmodels.layers._kernels import add_in_place
-from tfmodels.layers.steps import once, written_until
+from tfmodels.layers.steps import once, written_later, written_until
 
 _LARGEST = 127  # of int8; -128 is not used, so that both signs have the same range
 
@@ -44,7 +44,25 @@ def store(keys, dtype):
 
 
 def load(cache, dtype):
-    """The keys and values of a cache, each (b, n, k, h), in a dtype to compute with."""
+    """The keys and values of a cache, each (b, n, k, h), in a dtype to compute with.
+
+    Where the last token of each row is to be written later, its own are under "new", (b, n, 1, h), and the
+    place where they would stand under "here", bool (b, 1, 1, k).
+    """
+    keys = _load(cache, dtype)
+    own = [written for written in written_later() or () if written[0] is cache]
+    if not own:
+        return keys
+    _, new, positions = own[-1]
+    here = once(lambda: _places(cache) == positions[:, None, None], "here", positions)
+    return keys | {"new": _load(new, dtype), "here": here}
+
+
+def _places(cache):
+    return ops.arange(ops.shape(cache["key"])[2], dtype="int32")
+
+
+def _load(cache, dtype):
     keys = {name: ops.cast(cache[name], dtype) for name in ("key", "value")}
     if "key_scale" not in cache:
         return keys
@@ -54,20 +72,28 @@ def load(cache, dtype):
 def write(cache, keys, positions):
     """Puts keys and values, each (b, n, q, h), into a cache at each row's positions (b, q).
 
-    A scatter, since rows of one batch stand at different positions. Positions after the end of the cache
-    are dropped by none: callers bound the length.
+    Positions after the end of the cache are dropped by none: callers bound the length. Where a step writes
+    later the cache is returned as it is, and `load` knows of its one new token.
     """
-    indices = once(lambda: _indices(keys["key"], positions), "indices", positions, keys["key"].shape[1])
     update = store(keys, keras.backend.standardize_dtype(cache["key"].dtype))
+    if written_later() is not None:
+        written_later().append((cache, update, positions))
+        return cache
+    return Cache((name, put(cache[name], new, positions)) for name, new in update.items())
+
+
+def put(stored, new, positions):
+    """One tensor of a cache (b, n, k, h) with new ones (b, n, q, h) at each row's positions (b, q).
+
+    A scatter, since rows of one batch stand at different positions.
+    """
+    indices = once(lambda: _indices(new, positions), "indices", positions, new.shape[1])
     until = written_until()
     if until is None:
-        return Cache((name, ops.scatter_update(cache[name], indices, new)) for name, new in update.items())
+        return ops.scatter_update(stored, indices, new)
     # (b, 1, q, 1)
     real = once(lambda: (positions < until[:, None])[:, None, :, None], "real", positions, until)
-    return Cache(
-        (name, add_in_place(cache[name], indices, ops.where(real, new, ops.cast(0, new.dtype))))
-        for name, new in update.items()
-    )
+    return add_in_place(stored, indices, ops.where(real, new, ops.cast(0, new.dtype)))
 
 
 def _indices(key, positions):

@@ -274,7 +274,7 @@ class RelativeSelfAttention(MultiHeadAttentionBase):
         )
         codes = ops.cast(window["codes"], query.dtype)[None]  # (1, c, d)
         codes = self._split_heads(self.position_dense, codes, self.num_heads)  # (1, n, c, h)
-        content = ops.matmul(content_query, ops.swapaxes(keys["key"], -1, -2))  # (b, n, q, k): a, c
+        content = self._score(content_query, keys)  # (b, n, q, k): a, c
         by_distance = ops.matmul(position_query, ops.swapaxes(codes, -1, -2))  # (b, n, q, c): b, d
         key_length = ops.shape(content)[-1]
         scores = _masked(content + _by_key(by_distance, window, key_length), window["mask"])
@@ -287,7 +287,7 @@ class RelativeSelfAttention(MultiHeadAttentionBase):
         weights = ops.cast(ops.softmax(scores, axis=-1), query.dtype)
         record("self", weights[..., :key_length])
         weights = self.weights_dropout(weights, training=training)
-        x = ops.matmul(weights[..., :key_length], keys["value"])  # (b, n, q, h)
+        x = self._collect(weights[..., :key_length], keys)  # (b, n, q, h)
         if zero is not None:
             x = x + ops.sum(weights[..., key_length:], axis=-1, keepdims=True) * zero["value"]
         x = self._project_context(x, inputs)

@@ -25,10 +25,13 @@ class Step:
             as (o, i), that returns their product, (..., o). None: layers make their own.
         until: int tensor, (batch,), or None. Given, positions of a cache that are written have not been
             written before, and those from here on stay as they are, so that a cache can be written in place.
+        later: list, or None. Given, caches stay as they are, and `layers.cache.write` appends to it what
+            is to be written: tuples of a cache, its new keys and values, and their positions.
     """
 
     multiply: Any = None
     until: Any = None
+    later: list | None = None
     shared: dict = dataclasses.field(default_factory=dict)  # what `once` has made
 
 
@@ -45,6 +48,11 @@ def stepping(*arguments, **options):
 def written_until():
     """`Step.until`; None outside a step."""
     return None if _step.get() is None else _step.get().until
+
+
+def written_later():
+    """`Step.later`; None outside a step."""
+    return None if _step.get() is None else _step.get().later
 
 
 def once(make, *key):
