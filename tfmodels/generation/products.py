@@ -10,15 +10,16 @@ import tensorflow as tf
 from tfmodels.generation.protocol import is_encoder_decoder
 
 # As the layer makes its products; by a turned matrix, (o, i), of which a CPU reads each row in one piece;
-# by a turned matrix as the first factor: (W x^T)^T; or the whole step as one program of XLA's.
-OWN, TURNED, SWAPPED, COMPILED = "own", "turned", "swapped", "compiled"
+# by a turned matrix as the first factor: (W x^T)^T; or the whole step as one program of XLA's, of one row or
+# of several.
+OWN, TURNED, SWAPPED, COMPILED, COMPILED_ROWS = "own", "turned", "swapped", "compiled", "compiled rows"
 # Up to so many rows turned matrices are faster. Turning them all takes as long as some ten steps gain, and
 # their memory once more.
 _FEW_ROWS = {"float32": 48, "bfloat16": 128}
 _MANY_STEPS, _MOST_BYTES = 16, 2**31
 # Up to so many rows XLA is faster: with one it reads smaller types as it multiplies, with more it casts them
 # at every step. It takes a second to compile, which smaller models gain back too late.
-_COMPILED_ROWS = {"float32": 16, "bfloat16": 1, "int8": 1}
+_MOST_COMPILED = {"float32": 16, "bfloat16": 1, "int8": 1}
 _WORTH_COMPILING = 2**26
 
 
@@ -38,9 +39,9 @@ def choose_layout(model, rows, steps, compiled=True):
     size = sum(4 * math.prod(kernel.shape) for kernel in kernels)
     rounded = any(kernel.dtype == "int8" for kernel in kernels)
     read = "int8" if rounded else dtype
-    few = rows <= _COMPILED_ROWS[read] and (read == "float32" or size <= _MOST_BYTES)
+    few = rows <= _MOST_COMPILED[read] and (read == "float32" or size <= _MOST_BYTES)
     if compiled and few and size >= _WORTH_COMPILING and _can_compile(model):
-        return COMPILED
+        return COMPILED if rows == 1 else COMPILED_ROWS
     if size > _MOST_BYTES:
         return OWN
     # A rounded kernel is cast too, which takes far longer than a product.

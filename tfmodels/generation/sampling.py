@@ -102,21 +102,38 @@ def _from_typical(logits):
 
 
 def _fewest(logits, order, probability):
-    """Keeps the tokens of lowest `order()` (b, v) until they have this probability together."""
+    """Keeps the tokens of lowest `order()` (b, v), 0 or above, until they have this probability together.
+
+    The token that reaches it is kept, and so is always the first; of equals those that stand first.
+    """
 
     def fewest():
-        by = order()
-        ranked = tf.argsort(by, stable=True)  # (b, v)
-        ordered = tf.gather(tf.nn.softmax(logits), ranked, batch_dims=1)
-        before = tf.cumsum(ordered, axis=-1, exclusive=True)
-        # The token that reaches the probability is kept, and so is always the first. A probability
-        # of 1 keeps all, whatever rounding makes of the sum.
-        kept = (before < probability) | (probability >= 1)
-        count = tf.reduce_sum(tf.cast(kept, tf.int32), axis=-1, keepdims=True)
-        last = tf.gather(ranked, tf.maximum(count - 1, 0), batch_dims=1)  # (b, 1)
-        worst = tf.gather(by, last, batch_dims=1)
-        # By value, and by place among equals: a second sort to undo the first would cost as much again.
-        place = tf.range(tf.shape(logits)[1])[None]
-        return tf.where((by < worst) | ((by == worst) & (place <= last)), logits, _NEVER)
+        # Numbers that are not negative are ordered as their bits are: the last one that is kept is found by a
+        # third of them at a time, in half the time in which all tokens are sorted.
+        bits = tf.bitcast(tf.abs(order()), tf.int32)
+        chances = tf.nn.softmax(logits)
+        last, before, left = tf.zeros((), tf.int32), 0.0, chances
+        for shift, places in ((20, 2**11), (10, 2**10), (0, 2**10)):
+            upper = tf.bitwise.right_shift(bits, shift)
+            digits = tf.bitwise.bitwise_and(upper, places - 1)
+            digit, before = _reaching(left, digits, places, before, probability)
+            last = last * places + digit  # (b, 1)
+            left = tf.where(upper == last, chances, 0)
+        before += tf.cumsum(left, axis=-1, exclusive=True)  # of equals, what stands before each
+        kept = (bits < last) | ((bits == last) & (before < probability))
+        # A probability of 1 keeps all, whatever rounding makes of the sum.
+        return tf.where(kept | (probability >= 1), logits, _NEVER)
 
     return tf.cond(tf.reduce_any(probability < 1), fewest, lambda: logits)
+
+
+def _reaching(chances, digits, number, before, probability):
+    """The digit, below `number`, at which each row's chances (b, v) reach a probability together.
+
+    Returns:
+        int32 (b, 1); and the sum of `before` and the chances of all digits before it, float32 (b, 1).
+    """
+    sums = tf.raw_ops.DenseBincount(input=digits, size=number, weights=chances)
+    sums = before + tf.cumsum(sums, axis=-1, exclusive=True)
+    digit = tf.reduce_sum(tf.cast(sums < probability, tf.int32), axis=-1, keepdims=True) - 1
+    return digit, tf.gather(sums, digit, batch_dims=1)

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from tfmodels.generation import products
-from tfmodels.generation.products import COMPILED, OWN
+from tfmodels.generation.products import COMPILED, COMPILED_ROWS, OWN
 from tfmodels.layers.cache import put
 from tfmodels.layers.masks import cached_positions
 
@@ -23,7 +23,7 @@ class StepModel:
 
     Args:
         model: keeps the protocol of `GenerativeModel`, as this does.
-        layout: how products are made: "own", "turned", "swapped" or "compiled" (`generation.products`).
+        layout: how products are made: "own", "turned" and so on (`generation.products`).
         ready: what `ready` of another such model of the same model returned, by steps of which it was
             made, to be read again; None: all is made here.
         in_place: bool, whether caches may be written in their own memory: as no op of XLA, and on a CPU.
@@ -32,6 +32,7 @@ class StepModel:
     def __init__(self, model, layout=OWN, ready=None, in_place=False):
         self._model = model
         self._layout = layout
+        self._on_xla = layout in (COMPILED, COMPILED_ROWS)
         self._in_place = in_place and not products.has_gpu()
         self._weights = _ReadyWeights(ready)
 
@@ -51,21 +52,21 @@ class StepModel:
         """
         length = token_ids.shape[1]
         until = until if self._in_place else None
-        if self._layout == COMPILED and length == 1:
+        if self._on_xla and length == 1:
             return self._compiled_step(token_ids, cache, index, until, options)
         is_step = length is not None and length <= _STEP_TOKENS
         with contextlib.ExitStack() as scopes:
             if is_step:
                 scopes.enter_context(self._weights)
             if hasattr(self._model, "stepping"):
-                multiply = self._multiply if is_step and self._layout not in (OWN, COMPILED) else None
+                multiply = self._multiply if is_step and self._layout != OWN and not self._on_xla else None
                 scopes.enter_context(self._model.stepping(multiply, until))
             return self._model.decode_step(token_ids, cache, index, **options)
 
     def room(self, length):
         """The length of a cache for so many tokens, int32 scalar."""
         length = (length + _ROUND - 1) // _ROUND * _ROUND
-        if self._layout != COMPILED:
+        if not self._on_xla:
             return length
         powers = tf.constant([2**i for i in range(31) if 2**i >= _LEAST_COMPILED])
         return tf.reduce_min(tf.where(powers >= length, powers, powers[-1]))
@@ -93,12 +94,13 @@ class StepModel:
 
     def _multiply(self, x, matrix, turned):
         """`layers.steps.Step.multiply`."""
-        if self._layout == COMPILED and matrix.dtype == x.dtype == "float32":
-            own = self._weights.get_current_value(matrix)  # XLA reads it as fast as it stands
-            return products.times(x, own, turned, COMPILED)
+        if self._layout == COMPILED_ROWS:  # for XLA too a turned matrix takes twice as long
+            return products.times(x, self._weights.matrix(matrix, turned, False, x.dtype), False, OWN)
+        if self._layout == COMPILED and matrix.dtype == x.dtype == "float32":  # one row: as it stands
+            return products.times(x, self._weights.matrix(matrix, turned, turned, x.dtype), turned, COMPILED)
         # XLA reads smaller types as it multiplies one row, where they stand turned.
         dtype = "int8" if self._layout == COMPILED and matrix.dtype == "int8" else x.dtype
-        return products.times(x, self._weights.turned(matrix, turned, dtype), True, self._layout)
+        return products.times(x, self._weights.matrix(matrix, turned, True, dtype), True, self._layout)
 
 
 class _ReadyWeights(keras.StatelessScope):
@@ -116,14 +118,14 @@ class _ReadyWeights(keras.StatelessScope):
             return None  # the variable's own
         return self._ready(str(id(variable)), lambda: tf.convert_to_tensor(variable.value))
 
-    def turned(self, matrix, already, dtype):
-        """A layer's matrix as (outputs, inputs), as it may stand already, of this dtype."""
+    def matrix(self, matrix, stands_turned, turned, dtype):
+        """A layer's matrix, which may stand as (outputs, inputs), as that or as (inputs, outputs)."""
 
         def make():
             x = tf.cast(tf.convert_to_tensor(matrix.value), dtype)
-            return x if already else tf.transpose(x)
+            return x if stands_turned == turned else tf.transpose(x)
 
-        return self._ready(f"{id(matrix)}" if already else f"turned {id(matrix)}", make)
+        return self._ready(f"{id(matrix)}" if stands_turned == turned else f"turned {id(matrix)}", make)
 
     def _ready(self, name, make):
         if name not in self.ready:
