@@ -2,9 +2,10 @@
 
 Rows flattened before a Dense layer against a three-dimensional product; the fused sparse cross-entropy op
 against softmax and arg max; a mask that is added to attention scores against one that selects; few rows times
-kernels as they stand, cast, turned, or turned and as the first factor; a cache that a loop copies against one
-that it writes in place; gradients that layers have of their own against derived ones. Prints medians of
-15 runs after a warm-up, and ratios.
+kernels as they stand, cast, turned, or turned and as the first factor; one row times kernels of smaller types
+by XLA, which reads them as they are, against TensorFlow's products; top-p by a sort against by bits; a cache
+that a loop copies against one that it writes in place; gradients that layers have of their own against
+derived ones. Prints medians of 15 runs after a warm-up, and ratios.
 """
 
 import statistics
@@ -13,6 +14,7 @@ import time
 import keras
 import tensorflow as tf
 
+from tfmodels.generation.sampling import _fewest
 from tfmodels.layers import _kernels
 from tfmodels.layers.masks import masked_softmax
 from tfmodels.layers.norm import LayerNormalization
@@ -71,6 +73,25 @@ def few_rows_swapped(x, kernels):
     for kernel in kernels:
         x = tf.transpose(tf.matmul(kernel, x, transpose_b=True))
     return x
+
+
+def few_rows_compiled(x, kernels):
+    """The same with turned kernels of any type as one program of XLA's."""
+    return tf.function(lambda x: few_rows(x, kernels, True), jit_compile=True, autograph=False)(x)
+
+
+def top_p_sorted(logits, probability):
+    """What `sampling.filtered` made of top-p by a sort."""
+    order = tf.argsort(-logits, stable=True)
+    ordered = tf.gather(tf.nn.softmax(logits), order, batch_dims=1)
+    kept = tf.cumsum(ordered, axis=-1, exclusive=True) < probability
+    last = tf.reduce_sum(tf.cast(kept, tf.int32), axis=-1, keepdims=True) - 1
+    worst = tf.gather(logits, tf.gather(order, last, batch_dims=1), batch_dims=1)
+    return tf.where(logits >= worst, logits, float("-inf"))
+
+
+def top_p(logits, probability):
+    return _fewest(logits, lambda: -tf.nn.log_softmax(logits), probability)
 
 
 def written_cache(batch, in_place):
@@ -158,6 +179,20 @@ def main():
         print(
             f"{rows} rows, float32 kernels cast to bfloat16: {before:.1f} ms, "
             f"cast and turned before {after:.1f} ms, ratio {before / after:.2f}"
+        )
+    x = tf.random.normal((1, 768))
+    int8 = [tf.Variable(tf.cast(100 * kernel, tf.int8)) for kernel in turned]
+    for name, each in {"float32": turned, "bfloat16": cast, "int8": int8}.items():
+        here = tf.cast(x, tf.bfloat16) if name == "bfloat16" else x
+        graph = milliseconds(few_rows, here, turned if name == "int8" else each, True)
+        compiled = milliseconds(few_rows_compiled, here, each)
+        print(f"1 row, {name}: {graph:.1f} ms, by XLA {compiled:.1f} ms, ratio {graph / compiled:.2f}")
+    for rows in (1, 8):
+        logits, probability = 3 * tf.random.normal((rows, 50257)), tf.constant(0.9)
+        by_sort, by_bits = (milliseconds(f, logits, probability) for f in (top_p_sorted, top_p))
+        print(
+            f"top-p of {rows} x 50257: by a sort {by_sort:.1f} ms, by bits {by_bits:.1f} ms, "
+            f"ratio {by_sort / by_bits:.2f}"
         )
     batch = tf.constant(8)
     copied, in_place = (milliseconds(written_cache, batch, f) for f in (False, True))

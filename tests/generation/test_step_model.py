@@ -188,6 +188,7 @@ def test_a_compiled_step_has_few_sizes():
     stepped = StepModel(gpt2("tiny", vocabulary_size=11, **SIZE), "compiled")
     sizes = {min(int(stepped.room(tf.constant(prompt + 64))), 1024) for prompt in range(1, 1025, 10)}
     assert sizes == {128, 256, 512, 1024}
+    assert [int(stepped.room(tf.constant(n))) for n in (1025, 1537, 2049)] == [1536, 2048, 3072]
 
 
 def test_all_layers_share_positions_and_masks(monkeypatch):

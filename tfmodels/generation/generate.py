@@ -48,7 +48,8 @@ class GenerationResult:
 def generate(model, prompts, tokenizer=None, config=None, draft=None, prefix=None, **options):
     """Continues prompts, or translates them, depending on the model.
 
-    Each row of a batch is what it would be alone.
+    Each row of a batch is what it would be alone, up to rounding: of bfloat16, which has 8 bits, that may
+    choose another token where two are nearly as probable.
 
     Args:
         model: keeps the protocol of `GenerativeModel`, such as a `GPT2` or a `Transformer`.

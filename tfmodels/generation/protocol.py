@@ -25,8 +25,11 @@ class GenerativeModel(Protocol):
     def decode_step(self, token_ids, cache, index, return_hidden=False):
         """(logits, cache[, hidden]) for token_ids, (batch, length), that begin at `index` in each row."""
 
-    def stepping(self, multiply=None, until=None):
+    def stepping(self, multiply=None, until=None, later=None):
         """Optional: a context manager, in which `decode_step` works as `layers.steps.Step` says: faster."""
+
+    def put_in_cache(self, stored, new, positions):
+        """With `stepping`: a tensor of a cache with new tokens of each row at positions (batch, length)."""
 
     def record_attention(self):
         """A context manager that yields a dict of "self" and "cross" -> a list with an entry a block.

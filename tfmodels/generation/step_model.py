@@ -7,13 +7,12 @@ import tensorflow as tf
 
 from tfmodels.generation import products
 from tfmodels.generation.products import COMPILED, COMPILED_ROWS, OWN
-from tfmodels.layers.cache import put
-from tfmodels.layers.masks import cached_positions
 
 # So many tokens of a row are a step of a loop and no prompt.
 _STEP_TOKENS = 8
 # The lengths of a cache: few, since kernels are made ready for each size anew, and XLA compiles for each.
-_ROUND, _LEAST_COMPILED = 16, 128
+_ROUND = 16
+_COMPILED_LENGTHS = [128, 256, 512, *(part * 2**i for i in range(9, 29) for part in (2, 3))]
 
 
 class StepModel:
@@ -68,8 +67,8 @@ class StepModel:
         length = (length + _ROUND - 1) // _ROUND * _ROUND
         if not self._on_xla:
             return length
-        powers = tf.constant([2**i for i in range(31) if 2**i >= _LEAST_COMPILED])
-        return tf.reduce_min(tf.where(powers >= length, powers, powers[-1]))
+        sizes = tf.constant(_COMPILED_LENGTHS)
+        return tf.reduce_min(tf.where(sizes >= length, sizes, sizes[-1]))
 
     def _compiled_step(self, token_ids, cache, index, until, options):
         """A step as a program of XLA's, which reads the caches: it would copy them to write them."""
@@ -86,9 +85,9 @@ class StepModel:
             return (logits, *hidden), replaced, new
 
         (logits, *hidden), replaced, new = read(token_ids, cache, index)
-        positions, leaves = cached_positions(index, 1), tf.nest.flatten(cache)
+        positions, leaves = tf.reshape(index, (-1, 1)), tf.nest.flatten(cache)
         with self._model.stepping(until=until):
-            new = {i: put(leaves[i], x, positions) for i, x in new.items()}
+            new = {i: self._model.put_in_cache(leaves[i], x, positions) for i, x in new.items()}
         leaves = [(replaced | new).get(i, leaf) for i, leaf in enumerate(leaves)]
         return logits, tf.nest.pack_sequence_as(cache, leaves), *hidden
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfmodels.layers.cache import put
 from tfmodels.layers.record import record_attention
 from tfmodels.layers.steps import stepping
 from tfmodels.training.step import VocabularyModel
@@ -120,8 +121,9 @@ class TransformerModel(VocabularyModel):
     input_pairs = {}
     # A context manager, in which each call's attention weights are collected.
     record_attention = staticmethod(record_attention)
-    # A context manager, in which each call is a step of a loop.
+    # A context manager, in which each call is a step of a loop; and what writes what it left unwritten.
     stepping = staticmethod(stepping)
+    put_in_cache = staticmethod(put)
 
     def __call__(self, inputs, *args, **kwargs):
         return super().__call__(self.complete_inputs(inputs), *args, **kwargs)
