@@ -80,7 +80,7 @@ class StepModel:
                 logits, after, *hidden = self._model.decode_step(token_ids, cache, index, **options)
             after = enumerate(zip(tf.nest.flatten(after), given, strict=True))
             replaced = {i: new for i, (new, old) in after if new is not old}
-            new = {id(cache[name]): x for cache, update, _ in later for name, x in update.items()}
+            new = {id(before[name]): x for before, update, _ in later for name, x in update.items()}
             new = {i: new[id(leaf)] for i, leaf in enumerate(given) if id(leaf) in new}
             return (logits, *hidden), replaced, new
 
@@ -93,13 +93,14 @@ class StepModel:
 
     def _multiply(self, x, matrix, turned):
         """`layers.steps.Step.multiply`."""
+        stands, dtype = True, x.dtype
         if self._layout == COMPILED_ROWS:  # for XLA too a turned matrix takes twice as long
-            return products.times(x, self._weights.matrix(matrix, turned, False, x.dtype), False, OWN)
-        if self._layout == COMPILED and matrix.dtype == x.dtype == "float32":  # one row: as it stands
-            return products.times(x, self._weights.matrix(matrix, turned, turned, x.dtype), turned, COMPILED)
-        # XLA reads smaller types as it multiplies one row, where they stand turned.
-        dtype = "int8" if self._layout == COMPILED and matrix.dtype == "int8" else x.dtype
-        return products.times(x, self._weights.matrix(matrix, turned, True, dtype), True, self._layout)
+            stands = False
+        elif self._layout == COMPILED and matrix.dtype == x.dtype == "float32":  # one row: as fast as it is
+            stands = turned
+        elif self._layout == COMPILED and matrix.dtype == "int8":  # XLA reads it as it multiplies one row
+            dtype = "int8"
+        return products.times(x, self._weights.matrix(matrix, turned, stands, dtype), stands, self._layout)
 
 
 class _ReadyWeights(keras.StatelessScope):
