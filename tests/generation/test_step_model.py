@@ -181,6 +181,9 @@ def test_a_compiled_step_reads_small_weights(dtype, monkeypatch):
     library = function.graph.as_graph_def(add_shapes=True).library.function
     (body,) = (f for f in library if f.signature.name.startswith("while_body"))
     assert not cast_matrices(body.node_def)
+    (read,) = (f for f in library if "inference_read_" in f.signature.name)
+    kinds = [tf.as_dtype(each.type).name for each in read.signature.input_arg]
+    assert kinds.count("int8" if dtype == "int8" else "bfloat16") >= 6  # four of attention, two after it
 
 
 def test_a_compiled_step_has_few_sizes():
