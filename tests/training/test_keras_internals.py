@@ -43,6 +43,47 @@ def test_keras_still_updates_averages_in_the_replica():
     assert "ops.cond(" in code[code.index("ema_overwrite_frequency") :]
 
 
+@pytest.mark.parametrize("arrays", [True, False])
+def test_no_thread_tunes_the_data_of_fit(arrays, monkeypatch):
+    """When TensorFlow marks that thread as cancelled before it wakes it, `_without_tuning` may go."""
+    iterate, enabled = type(tf.data.Dataset.range(1)).__iter__, []
+
+    def note(dataset):
+        enabled.append(dataset.options().autotune.enabled)
+        return iterate(dataset)
+
+    monkeypatch.setattr(tf.data.Dataset, "__iter__", note)
+    inputs = keras.Input((2,))
+    model = internals.StrategyModel(inputs, keras.layers.Dense(1)(inputs))
+    model.compile("sgd", "mse")
+    data = np.ones((4, 2)), np.ones((4, 1))
+    if arrays:
+        model.fit(*data, validation_data=data, epochs=2, verbose=0)
+        model.evaluate(*data, verbose=0)
+        assert len(enabled) >= 3 and set(enabled) == {False}
+        return
+    data = tf.data.Dataset.from_tensor_slices(data).batch(2)
+    model.fit(data, verbose=0)
+    assert set(enabled) == {False}
+    chosen = tf.data.Options()
+    chosen.autotune.enabled = True
+    enabled.clear()
+    model.fit(data.with_options(chosen), verbose=0)
+    assert set(enabled) == {True}
+
+
+def test_no_thread_tunes_distributed_data():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        inputs = keras.Input((2,))
+        model = internals.StrategyModel(inputs, keras.layers.Dense(1)(inputs))
+        model.compile("sgd", "mse")
+    data = tf.data.Dataset.from_tensor_slices((np.ones((4, 2)), np.ones((4, 1)))).batch(2)
+    data = strategy.experimental_distribute_dataset(data)
+    model.fit(data, verbose=0)
+    assert [part.options().autotune.enabled for part in data._cloned_datasets] == [False]
+
+
 def test_what_is_replaced_within_the_context_is_put_back():
     optimizer = keras.optimizers.SGD(use_ema=True)
     with pytest.raises(KeyError), internals.of_summed_gradients(optimizer):

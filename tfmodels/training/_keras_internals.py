@@ -6,15 +6,18 @@ tests/training/test_keras_internals.py fail on the day that Keras mends it, and 
 
 import contextlib
 import functools
+import os
 
 import keras
 import tensorflow as tf
 
 
 class StrategyModel(keras.Model):
-    """A `keras.Model` that fits under `MultiWorkerMirroredStrategy` too."""
+    """A `keras.Model` that fits under `MultiWorkerMirroredStrategy` too, and whose epochs end at once."""
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        if iterator is not None:
+            _without_tuning(iterator)
         # Keras reduces a nested batch over the workers, to learn nothing but shapes, and fails. Each
         # worker's own rows tell as much.
         if is_multi_worker(self.distribute_strategy) and iterator is not None:
@@ -35,6 +38,29 @@ class StrategyModel(keras.Model):
         if not is_multi_worker(self.distribute_strategy):
             return logs
         return tf.nest.map_structure(lambda value: tf.reshape(value, (1,)), logs)
+
+
+def _without_tuning(epoch_iterator):
+    """Takes the thread that tunes it from the data of `fit` or `evaluate`, unless its options ask for it.
+
+    Whoever frees an iterator waits for that thread. TensorFlow wakes it before it marks it as cancelled, so
+    it often sleeps on: for as long as it had run, up to a minute, at the end of each epoch and validation.
+    `tf.data.AUTOTUNE` then means as many parallel calls as there are cores.
+    """
+
+    def settled(dataset):
+        if dataset.options().autotune.enabled is not None:
+            return dataset
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        options.autotune.initial_parallelism = os.cpu_count()
+        return dataset.with_options(options)
+
+    dataset = epoch_iterator._distributed_dataset
+    if isinstance(dataset, tf.data.Dataset):
+        epoch_iterator._distributed_dataset = settled(dataset)
+    elif hasattr(dataset, "_cloned_datasets"):  # of tf.distribute
+        dataset._cloned_datasets = [settled(part) for part in dataset._cloned_datasets]
 
 
 def _first_local(value):
