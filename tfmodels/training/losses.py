@@ -82,21 +82,15 @@ def _over_blocks(hidden, kernel, labels, weights, z_loss, differentiable):
         block_sums, *grads = _block(hidden[part], kernel, labels[part], weights[part], z_loss, differentiable)
         if differentiable:
             hidden_grads = hidden_grads.write(i, grads[0])
-            kernel_grad = kernel_grad + grads[1]
+            # Sums in float32: a vocabulary's gradient is a sum over thousands of rows.
+            kernel_grad = grads[1] if kernel_grad is None else kernel_grad + grads[1]
         return i + 1, sums + block_sums, hidden_grads, kernel_grad
 
+    grads = tf.TensorArray(tf.float32, blocks, element_shape=(None, hidden.shape[-1]), infer_shape=False)
+    # The first block stands before the loop: no zeros, as large as the vocabulary, to add to.
+    first = body(0, tf.zeros(3), grads, None if differentiable else ())
     _, sums, hidden_grads, kernel_grad = tf.while_loop(
-        lambda i, *_: i < blocks,
-        body,
-        (
-            tf.constant(0),
-            tf.zeros(3),
-            tf.TensorArray(tf.float32, blocks, element_shape=(None, hidden.shape[-1]), infer_shape=False),
-            # Sums in float32: a vocabulary's gradient is a sum over thousands of rows. (d, v): oneDNN makes
-            # the product of this form in four fifths of the time of the other, in bfloat16.
-            tf.zeros(kernel.shape[::-1] if differentiable else ()),
-        ),
-        parallel_iterations=1,
+        lambda i, *_: i < blocks, body, first, parallel_iterations=1
     )
     return sums, (hidden_grads.concat(), tf.transpose(kernel_grad)) if differentiable else None
 
@@ -124,6 +118,7 @@ def _block(hidden, kernel, labels, weights, z_loss, differentiable):
         error = tf.cast(error, hidden.dtype)  # (r, v): softmax - one_hot
         weighted = hidden * tf.cast(weights, hidden.dtype)[:, None]
         hidden_grad = tf.cast(tf.matmul(error, kernel), tf.float32) * weights[:, None]  # (r, d)
+        # Of this form oneDNN makes the product in four fifths of the time of the other, in bfloat16.
         kernel_grad = tf.cast(tf.matmul(weighted, error, transpose_a=True), tf.float32)  # (d, v)
         grads = (hidden_grad, kernel_grad)
     sums = tf.stack([tf.reduce_sum(x * weights) for x in (loss, nll, correct)])
