@@ -44,7 +44,7 @@ def memory(layers, heads, width, words, batch, length, activation_bytes=4):
         "gradients": 4 * count,
         "optimizer": 8 * count,
         "activations": activation_bytes * kept,
-        "logits": 3 * 4 * min(tokens, 1024) * words,
+        "logits": 3 * 4 * min(tokens, 512) * words,
     }
 
 

@@ -49,7 +49,7 @@ def train(index, workers, apart, rounds, steps, micro_batches):
     data = tf.data.Dataset.from_tensor_slices(({"token_ids": ids[:, :-1]}, ids[:, 1:])).batch(ROWS * workers)
 
     class Clock(keras.callbacks.Callback):
-        """Of the steps alone: TensorFlow takes up to a minute to free the data of several workers."""
+        """Of the steps alone."""
 
         def on_train_batch_begin(self, batch, logs=None):
             self.start = self.start if batch else time.perf_counter()

@@ -72,7 +72,7 @@ def test_no_thread_tunes_the_data_of_fit(arrays, monkeypatch):
     assert set(enabled) == {True}
 
 
-def test_no_thread_tunes_distributed_data():
+def test_no_thread_tunes_distributed_data(monkeypatch):
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     with strategy.scope():
         inputs = keras.Input((2,))
@@ -80,8 +80,18 @@ def test_no_thread_tunes_distributed_data():
         model.compile("sgd", "mse")
     data = tf.data.Dataset.from_tensor_slices((np.ones((4, 2)), np.ones((4, 1)))).batch(2)
     data = strategy.experimental_distribute_dataset(data)
-    model.fit(data, verbose=0)
+    iterate, enabled = type(tf.data.Dataset.range(1)).__iter__, []
+
+    def note(dataset):  # of a device
+        enabled.append(dataset.options().autotune.enabled)
+        return iterate(dataset)
+
+    monkeypatch.setattr(tf.data.Dataset, "__iter__", note)
+    make = internals.multi_device_iterator_ops._create_device_dataset
+    model.fit(data, epochs=2, verbose=0)
     assert [part.options().autotune.enabled for part in data._cloned_datasets] == [False]
+    assert len(enabled) >= 2 and set(enabled) == {False}
+    assert internals.multi_device_iterator_ops._create_device_dataset is make
 
 
 def test_what_is_replaced_within_the_context_is_put_back():

@@ -10,6 +10,7 @@ import os
 
 import keras
 import tensorflow as tf
+from tensorflow.python.data.ops import multi_device_iterator_ops
 
 
 class StrategyModel(keras.Model):
@@ -47,20 +48,36 @@ def _without_tuning(epoch_iterator):
     it often sleeps on: for as long as it had run, up to a minute, at the end of each epoch and validation.
     `tf.data.AUTOTUNE` then means as many parallel calls as there are cores.
     """
-
-    def settled(dataset):
-        if dataset.options().autotune.enabled is not None:
-            return dataset
-        options = tf.data.Options()
-        options.autotune.enabled = False
-        options.autotune.initial_parallelism = os.cpu_count()
-        return dataset.with_options(options)
-
     dataset = epoch_iterator._distributed_dataset
     if isinstance(dataset, tf.data.Dataset):
-        epoch_iterator._distributed_dataset = settled(dataset)
+        epoch_iterator._distributed_dataset = _untuned(dataset)
     elif hasattr(dataset, "_cloned_datasets"):  # of tf.distribute
-        dataset._cloned_datasets = [settled(part) for part in dataset._cloned_datasets]
+        dataset._cloned_datasets = [_untuned(part) for part in dataset._cloned_datasets]
+        epoch_iterator._distributed_dataset = _UntunedDevices(dataset)
+
+
+def _untuned(dataset):
+    if dataset.options().autotune.enabled is not None:
+        return dataset
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.autotune.initial_parallelism = os.cpu_count()
+    return dataset.with_options(options)
+
+
+class _UntunedDevices:
+    """Distributed data that is not tuned on the devices either, whose iterators have options of their own."""
+
+    def __init__(self, dataset):
+        self._dataset = dataset
+
+    def __iter__(self):
+        make = multi_device_iterator_ops._create_device_dataset
+        multi_device_iterator_ops._create_device_dataset = lambda *args: _untuned(make(*args))
+        try:
+            return iter(self._dataset)
+        finally:
+            multi_device_iterator_ops._create_device_dataset = make
 
 
 def _first_local(value):
