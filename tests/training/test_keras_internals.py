@@ -43,54 +43,56 @@ def test_keras_still_updates_averages_in_the_replica():
     assert "ops.cond(" in code[code.index("ema_overwrite_frequency") :]
 
 
-@pytest.mark.parametrize("arrays", [True, False])
-def test_no_thread_tunes_the_data_of_fit(arrays, monkeypatch):
-    """When TensorFlow marks that thread as cancelled before it wakes it, `_without_tuning` may go."""
-    iterate, enabled = type(tf.data.Dataset.range(1)).__iter__, []
+@pytest.fixture
+def tuned(monkeypatch):
+    """Whether each dataset that is iterated over is tuned."""
+    iterate, tuned = type(tf.data.Dataset.range(1)).__iter__, []
 
     def note(dataset):
-        enabled.append(dataset.options().autotune.enabled)
+        tuned.append(dataset.options().autotune.enabled)
         return iterate(dataset)
 
     monkeypatch.setattr(tf.data.Dataset, "__iter__", note)
+    return tuned
+
+
+def compiled_model():
     inputs = keras.Input((2,))
     model = internals.StrategyModel(inputs, keras.layers.Dense(1)(inputs))
     model.compile("sgd", "mse")
-    data = np.ones((4, 2)), np.ones((4, 1))
-    if arrays:
-        model.fit(*data, validation_data=data, epochs=2, verbose=0)
-        model.evaluate(*data, verbose=0)
-        assert len(enabled) >= 3 and set(enabled) == {False}
-        return
-    data = tf.data.Dataset.from_tensor_slices(data).batch(2)
-    model.fit(data, verbose=0)
-    assert set(enabled) == {False}
-    chosen = tf.data.Options()
-    chosen.autotune.enabled = True
-    enabled.clear()
-    model.fit(data.with_options(chosen), verbose=0)
-    assert set(enabled) == {True}
+    return model
 
 
-def test_no_thread_tunes_distributed_data(monkeypatch):
+ARRAYS = np.ones((4, 2)), np.ones((4, 1))
+
+
+def test_no_thread_tunes_arrays(tuned):
+    model = compiled_model()
+    model.fit(*ARRAYS, validation_data=ARRAYS, epochs=2, verbose=0)
+    model.evaluate(*ARRAYS, verbose=0)
+    assert len(tuned) >= 3 and set(tuned) == {False}
+
+
+@pytest.mark.parametrize("chosen", [None, True])
+def test_a_thread_tunes_a_dataset_whose_options_ask_for_it(tuned, chosen):
+    data = tf.data.Dataset.from_tensor_slices(ARRAYS).batch(2)
+    options = tf.data.Options()
+    if chosen:
+        options.autotune.enabled = True
+    compiled_model().fit(data.with_options(options), verbose=0)
+    assert set(tuned) == {bool(chosen)}
+
+
+def test_no_thread_tunes_distributed_data(tuned):
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     with strategy.scope():
-        inputs = keras.Input((2,))
-        model = internals.StrategyModel(inputs, keras.layers.Dense(1)(inputs))
-        model.compile("sgd", "mse")
-    data = tf.data.Dataset.from_tensor_slices((np.ones((4, 2)), np.ones((4, 1)))).batch(2)
+        model = compiled_model()
+    data = tf.data.Dataset.from_tensor_slices(ARRAYS).batch(2)
     data = strategy.experimental_distribute_dataset(data)
-    iterate, enabled = type(tf.data.Dataset.range(1)).__iter__, []
-
-    def note(dataset):  # of a device
-        enabled.append(dataset.options().autotune.enabled)
-        return iterate(dataset)
-
-    monkeypatch.setattr(tf.data.Dataset, "__iter__", note)
     make = internals.multi_device_iterator_ops._create_device_dataset
     model.fit(data, epochs=2, verbose=0)
     assert [part.options().autotune.enabled for part in data._cloned_datasets] == [False]
-    assert len(enabled) >= 2 and set(enabled) == {False}
+    assert len(tuned) >= 2 and set(tuned) == {False}  # on the device
     assert internals.multi_device_iterator_ops._create_device_dataset is make
 
 
