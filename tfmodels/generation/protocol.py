@@ -25,7 +25,7 @@ class GenerativeModel(Protocol):
     def decode_step(self, token_ids, cache, index, return_hidden=False):
         """(logits, cache[, hidden]) for token_ids, (batch, length), that begin at `index` in each row."""
 
-    def stepping(self, multiply=None, until=None, later=None):
+    def stepping(self, multiply=None, until=None, later=None, share=None):
         """Optional: a context manager, in which `decode_step` works as `layers.steps.Step` says: faster."""
 
     def put_in_cache(self, stored, new, positions):

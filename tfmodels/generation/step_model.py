@@ -2,11 +2,12 @@
 
 import contextlib
 
-import keras
 import tensorflow as tf
 
 from tfmodels.generation import products
 from tfmodels.generation.products import COMPILED, COMPILED_ROWS, OWN
+from tfmodels.generation.shared_blocks import SharedBlocks
+from tfmodels.generation.step_weights import StepWeights
 
 # So many tokens of a row are a step of a loop and no prompt.
 _STEP_TOKENS = 8
@@ -33,7 +34,7 @@ class StepModel:
         self._layout = layout
         self._on_xla = layout in (COMPILED, COMPILED_ROWS)
         self._in_place = in_place and not products.has_gpu()
-        self._weights = _ReadyWeights(ready)
+        self._weights = StepWeights(model, ready)
 
     def ready(self):
         """The weights that the steps so far have read: dict of str -> tensor."""
@@ -54,12 +55,13 @@ class StepModel:
         if self._on_xla and length == 1:
             return self._compiled_step(token_ids, cache, index, until, options)
         is_step = length is not None and length <= _STEP_TOKENS
-        with contextlib.ExitStack() as scopes:
-            if is_step:
-                scopes.enter_context(self._weights)
-            if hasattr(self._model, "stepping"):
-                multiply = self._multiply if is_step and self._layout != OWN and not self._on_xla else None
-                scopes.enter_context(self._model.stepping(multiply, until))
+        if is_step:
+            multiply = None if self._layout == OWN or self._on_xla else self._multiply
+            weights, work = self._weights, {"multiply": multiply}
+        else:
+            weights = self._weights.as_stored()
+            work = {"share": SharedBlocks(weights) if tf.inside_function() else None}
+        with weights, self._stepping(until=until, **work):
             return self._model.decode_step(token_ids, cache, index, **options)
 
     def room(self, length):
@@ -75,8 +77,8 @@ class StepModel:
 
         @tf.function(jit_compile=True, autograph=False)
         def read(token_ids, cache, index):
-            later, given = [], tf.nest.flatten(cache)
-            with self._weights, self._model.stepping(self._multiply, later=later):
+            later, share, given = [], SharedBlocks(self._weights), tf.nest.flatten(cache)
+            with self._weights, self._stepping(multiply=self._multiply, later=later, share=share):
                 logits, after, *hidden = self._model.decode_step(token_ids, cache, index, **options)
             after = enumerate(zip(tf.nest.flatten(after), given, strict=True))
             replaced = {i: new for i, (new, old) in after if new is not old}
@@ -91,6 +93,11 @@ class StepModel:
         leaves = [(replaced | new).get(i, leaf) for i, leaf in enumerate(leaves)]
         return logits, tf.nest.pack_sequence_as(cache, leaves), *hidden
 
+    def _stepping(self, **options):
+        """The model's `stepping`, if it has it."""
+        has_it = hasattr(self._model, "stepping")
+        return self._model.stepping(**options) if has_it else contextlib.nullcontext()
+
     def _multiply(self, x, matrix, turned):
         """`layers.steps.Step.multiply`."""
         stands, dtype = True, x.dtype
@@ -100,37 +107,4 @@ class StepModel:
             stands = turned
         elif self._layout == COMPILED and matrix.dtype == "int8":  # XLA reads it as it multiplies one row
             dtype = "int8"
-        return products.times(x, self._weights.matrix(matrix, turned, stands, dtype), stands, self._layout)
-
-
-class _ReadyWeights(keras.StatelessScope):
-    """Gives layers their weights as tensors of the graph in which this was made, or eager ones."""
-
-    def __init__(self, ready):
-        super().__init__()
-        self._graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-        self.ready = dict(ready or {})
-        self._reads = False
-
-    def get_current_value(self, variable):
-        # Whole numbers are a quantised layer's, which scales them itself, or seeds.
-        if self._reads or not tf.as_dtype(variable.dtype).is_floating:
-            return None  # the variable's own
-        return self._ready(str(id(variable)), lambda: tf.convert_to_tensor(variable.value))
-
-    def matrix(self, matrix, stands_turned, turned, dtype):
-        """A layer's matrix, which may stand as (outputs, inputs), as that or as (inputs, outputs)."""
-
-        def make():
-            x = tf.cast(tf.convert_to_tensor(matrix.value), dtype)
-            return x if stands_turned == turned else tf.transpose(x)
-
-        return self._ready(f"{id(matrix)}" if stands_turned == turned else f"turned {id(matrix)}", make)
-
-    def _ready(self, name, make):
-        if name not in self.ready:
-            self._reads = True
-            with self._graph.as_default() if self._graph else contextlib.nullcontext():
-                self.ready[name] = make()  # cast as the layer that reads it asks
-            self._reads = False
-        return self.ready[name]
+        return products.times(x, self._weights.get(matrix, turned != stands, dtype), stands, self._layout)

@@ -7,6 +7,7 @@ from tfmodels.layers.attention import MultiHeadSelfAttention
 from tfmodels.layers.cross_attention import MultiHeadCrossAttention
 from tfmodels.layers.feed_forward import FeedForward
 from tfmodels.layers.norm import LayerNormalization
+from tfmodels.layers.steps import shared
 
 
 class BlockBase(keras.layers.Layer):
@@ -110,9 +111,21 @@ class BlockBase(keras.layers.Layer):
         training=None,
     ):
         masks = {"padding_mask": padding_mask, "encoder_padding_mask": encoder_padding_mask}
-        if not (self.rematerialise and training and cache is None):
-            options = {"cache": cache, "index": index, "training": training}
-            return self._forward(inputs, encoder_output, position_bias, rotary, **masks, **options)
+        if cache is not None:
+
+            def step(inputs, cache, tensors):
+                options = {"index": index, "training": training}
+                return self._forward(inputs, **tensors, **masks, cache=cache, **options)
+
+            tensors = {
+                "encoder_output": encoder_output,
+                "position_bias": position_bias,
+                "rotary": rotary,
+            }
+            tensors = {name: x for name, x in tensors.items() if x is not None}
+            return shared(self, step, inputs, cache, tensors, same=(index, *masks.values()))
+        if not (self.rematerialise and training):
+            return self._forward(inputs, encoder_output, position_bias, rotary, **masks, training=training)
 
         def forward(*tensors):
             return self._forward(*tensors, **masks, training=True)
@@ -122,11 +135,11 @@ class BlockBase(keras.layers.Layer):
     def _forward(
         self,
         inputs,
-        encoder_output,
-        position_bias,
-        rotary,
-        padding_mask,
-        encoder_padding_mask,
+        encoder_output=None,
+        position_bias=None,
+        rotary=None,
+        padding_mask=None,
+        encoder_padding_mask=None,
         cache=None,
         index=None,
         training=None,

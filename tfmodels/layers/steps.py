@@ -13,6 +13,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfmodels.layers.record import is_recording
+
 _step = contextvars.ContextVar("step", default=None)
 
 
@@ -27,11 +29,15 @@ class Step:
             written before, and those from here on stay as they are, so that a cache can be written in place.
         later: list, or None. Given, caches stay as they are, and `layers.cache.write` appends to it what
             is to be written: tuples of a cache, its new keys and values, and their positions.
+        share: function of a block, `call`, the list of its arguments, nested structures of tensors, and a
+            hashable key, that returns what `call(*arguments)` does. It may take it from an equal block that
+            was called with the same key. None: each block is called.
     """
 
     multiply: Any = None
     until: Any = None
     later: list | None = None
+    share: Any = None
     shared: dict = dataclasses.field(default_factory=dict)  # what `once` has made
 
 
@@ -69,6 +75,33 @@ def once(make, *key):
     if name not in shared:
         shared[name] = make(), key  # tensors of the key must live as long as their ids stand for them
     return shared[name][0]
+
+
+def shared(block, call, *tensors, same):
+    """call(*tensors), which in a step equal blocks may share.
+
+    Args:
+        block: Keras layer.
+        call: function of nested structures of tensors.
+        *tensors: its arguments.
+        same: tuple of what else it reads, which must be the same objects for all blocks that share it.
+    """
+    step = _step.get()
+    if step is None or step.share is None or is_recording():
+        return call(*tensors)
+
+    later = [] if step.later is None else step.later
+
+    def call_and_take(*tensors):
+        start = len(later)
+        results = call(*tensors)
+        written = later[start:]
+        del later[start:]
+        return results, written
+
+    results, written = step.share(block, call_and_take, tensors, tuple(map(id, same)))
+    later.extend(written)
+    return results
 
 
 def leading(x):

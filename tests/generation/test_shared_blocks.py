@@ -1,0 +1,118 @@
+"""Equal blocks traced once, against the same blocks traced one by one."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.reference.weights import randomise
+from tfmodels import generate
+from tfmodels.generation import products, step_model
+from tfmodels.models import bart, gpt2, llama, t5
+
+SIZE = dict(num_layers=4, num_heads=2, hidden_dim=8, intermediate_dim=12, dropout=0.0)
+KINDS = {
+    "gpt2": lambda **options: gpt2("tiny", vocabulary_size=11, max_sequence_length=40, **SIZE, **options),
+    "llama": lambda **options: llama(
+        "tiny", vocabulary_size=11, max_sequence_length=40, window=5, num_key_value_heads=1, **SIZE, **options
+    ),
+    "t5": lambda **options: t5("tiny", vocabulary_size=11, head_dim=4, **SIZE, **options),
+    "bart": lambda **options: bart("tiny", vocabulary_size=11, max_sequence_length=40, **SIZE, **options),
+}
+
+
+def prompt_of(model):
+    ids, mask = [[3, 7, 2, 9, 4, 1, 8, 3, 5, 6], [2, 9, 5] + [0] * 7], [[1] * 10, [1] * 3 + [0] * 7]
+    name = next(iter(model.input_pairs))
+    return {name: ids, model.input_pairs[name][0]: mask}
+
+
+def check(model, monkeypatch, atol=2e-5):
+    """The text of the model, and of the same with each block traced."""
+    options = dict(max_new_tokens=24, stop=(), return_scores=True)
+    found = generate(model, prompt_of(model), **options)
+    vars(model).pop("_generate_functions")
+    monkeypatch.setattr(step_model, "SharedBlocks", lambda weights: None)
+    expected = generate(model, prompt_of(model), **options)
+    same = np.cumprod(found.token_ids == expected.token_ids, axis=1) == 1
+    assert same.mean() > 0.5 if atol > 1e-3 else same.all()
+    np.testing.assert_allclose(found.log_probabilities[same], expected.log_probabilities[same], atol=atol)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_blocks_have_their_own_weights(kind, dtype, compiled, monkeypatch):
+    model = KINDS[kind](dtype=dtype)
+    randomise(model, seed=1, scale=0.5)
+    if compiled:
+        monkeypatch.setattr(products, "_WORTH_COMPILING", 0)
+    check(model, monkeypatch, 2e-5 if dtype == "float32" else 0.1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prompt_is_the_models_own(kind, dtype):
+    """Also where blocks attend to an encoder, whose keys no step changes."""
+    model = KINDS[kind](dtype=dtype)
+    randomise(model, seed=1, scale=0.5)
+    inputs = tf.nest.map_structure(tf.constant, prompt_of(model))
+
+    def run(stepped):
+        cache = model.init_cache(inputs, 16)
+        logits, after = stepped.decode_step(tf.reshape(tf.range(20) % 11, (2, 10)), cache, 0)
+        kept = [new is old for new, old in zip(tf.nest.flatten(after), tf.nest.flatten(cache), strict=True)]
+        return kept, tf.cast(logits, tf.float32), [tf.cast(x, tf.float32) for x in tf.nest.flatten(after)]
+
+    kept, found = [], []
+    for stepped in (model, step_model.StepModel(model)):
+
+        @tf.function(autograph=False)
+        def traced(stepped=stepped):
+            which, *tensors = run(stepped)
+            kept.append(which)
+            return tensors
+
+        found.append(traced())
+    assert kept[0] == kept[1]
+    atol = 2e-5 if dtype == "float32" else 5e-2
+    tf.nest.map_structure(lambda own, shared: np.testing.assert_allclose(shared, own, atol=atol), *found)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("change", ["int8", "lora", "window"])
+def test_blocks_that_differ_are_not_taken_for_equal(change, compiled, monkeypatch):
+    model = KINDS["llama"](dtype="float32")
+    randomise(model, seed=1, scale=0.5)
+    if change == "window":
+        model.blocks[2].attention.window = 2
+    else:
+        dense = model.blocks[2].attention.query_dense
+        if change == "int8":
+            dense.quantize("int8")
+        else:
+            dense.enable_lora(2)
+            dense.lora_kernel_b.assign(np.full(dense.lora_kernel_b.shape, 0.5, "float32"))
+    if compiled:
+        monkeypatch.setattr(products, "_WORTH_COMPILING", 0)
+    check(model, monkeypatch)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_graph_of_a_prompt_grows_with_no_block(compiled, monkeypatch):
+    """Of eight blocks as of four: the first, and one that stands for the others."""
+    if compiled:
+        monkeypatch.setattr(products, "_WORTH_COMPILING", 0)
+
+    def count(num_layers):
+        model = gpt2("tiny", vocabulary_size=11, **(SIZE | {"num_layers": num_layers}))
+        generate(model, prompt_of(model), max_new_tokens=16, stop=())
+        (function,) = vars(model)["_generate_functions"].values()
+        graph = function.graph.as_graph_def()
+        parts = [
+            function.node_def
+            for function in graph.library.function
+            if "while_" not in function.signature.name
+        ]
+        return [node.op for part in (graph.node, *parts) for node in part].count("MatMul")
+
+    assert count(4) == count(8)

@@ -1,0 +1,74 @@
+"""Equal blocks of a model as one traced function of their weights.
+
+Tracing a block takes tens of milliseconds, and TensorFlow's and XLA's work on its ops as long again: a model
+of many blocks would spend most of its first text on it.
+"""
+
+import tensorflow as tf
+
+
+class SharedBlocks:
+    """Runs the first of equal blocks as it is, and all others as one function (`layers.steps.Step.share`).
+
+    Args:
+        weights: `StepWeights`, from which the blocks read: the first shows what they ask for.
+    """
+
+    def __init__(self, weights):
+        self._weights = weights
+        self._asked = {}  # of a kind of block: [(place in its variables, turned, dtype)]
+        self._functions = {}
+
+    def __call__(self, block, call, tensors, key):
+        """What `call(*tensors)` returns, as an equal block with the same key has it."""
+        leaves = tf.nest.flatten(tensors)
+        kind = (_kind(block), tuple((leaf.dtype, str(leaf.shape)) for leaf in leaves), key)
+        variables = block.variables
+        if kind not in self._asked:
+            with self._weights.noted() as asked:
+                results = call(*tensors)
+            places = {id(variable): i for i, variable in enumerate(variables)}
+            asked = dict.fromkeys((places[name], *form) for name, *form in asked if name in places)
+            self._asked[kind] = list(asked)
+            return results
+        asked = [(variables[place], *form) for place, *form in self._asked[kind]]
+        weights = [self._weights.get(*each) for each in asked]
+        if kind not in self._functions:
+            names = [(id(variable), *form) for variable, *form in asked]
+            self._functions[kind] = self._traced(call, tensors, variables, names)
+        return self._functions[kind](weights, leaves)
+
+    def _traced(self, call, tensors, variables, names):
+        """The function of weights and leaves that stands for `call` of every equal block."""
+        known = {}
+
+        # Inlined, its ops would be worked on again for each block.
+        @tf.function(autograph=False, experimental_attributes={"_noinline": True})
+        def function(weights, leaves):
+            with self._weights.replaced(variables, dict(zip(names, weights, strict=True))):
+                results = call(*tf.nest.pack_sequence_as(tensors, leaves))
+            given, flat = {id(leaf): i for i, leaf in enumerate(leaves)}, tf.nest.flatten(results)
+            known["structure"] = tf.nest.pack_sequence_as(results, range(len(flat)))
+            known["places"] = [given.get(id(x)) for x in flat]
+            return [x for x in flat if id(x) not in given]
+
+        def run(weights, leaves):
+            made = iter(function(weights, leaves))
+            # What is handed through stays the tensor that it is.
+            flat = [next(made) if place is None else leaves[place] for place in known["places"]]
+            return tf.nest.pack_sequence_as(known["structure"], flat)
+
+        return run
+
+
+def _kind(block):
+    """What equal blocks have in common, hashable: all but names and the values of weights."""
+    layers = [(type(layer), _nameless(layer.get_config())) for layer in block._flatten_layers()]
+    weights = [(str(variable.shape), variable.dtype) for variable in block.variables]
+    return str(layers), tuple(weights)
+
+
+def _nameless(config):
+    if isinstance(config, dict):
+        return {key: _nameless(value) for key, value in config.items() if key != "name"}
+    return config

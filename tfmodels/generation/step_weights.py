@@ -1,0 +1,78 @@
+"""The weights of a model as a loop reads them."""
+
+import contextlib
+import copy
+
+import keras
+import tensorflow as tf
+
+
+class StepWeights(keras.StatelessScope):
+    """Gives layers their weights as tensors of the graph in which this was made, or eager ones.
+
+    A weight is cast once, to what its layer computes in, whatever number of steps read it.
+
+    Args:
+        model: whose weights.
+        ready: dict of str -> tensor, as `ready` of another of the same model; None: all is made here.
+    """
+
+    def __init__(self, model, ready=None):
+        super().__init__()
+        self._graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+        # Asked for within a layer, a variable's value is cast already.
+        self._values = {id(variable): variable.value for variable in getattr(model, "variables", ())}
+        self._stored = {}
+        self._casts = True
+        self.ready = dict(ready or {})
+        self._noted = None
+        self._replaced, self._owned = {}, set()
+
+    def as_stored(self):
+        """The same for a single call: layers cast what they read themselves, which takes less memory."""
+        stored = copy.copy(self)
+        stored._casts, stored.ready = False, {}
+        return stored
+
+    def get_current_value(self, variable):
+        """As Keras asks for a variable's value."""
+        return self.get(variable, dtype=variable.dtype)  # as the layer that asks computes
+
+    def get(self, variable, turned=False, dtype=None):
+        """A variable's value, of a matrix also turned, in a dtype."""
+        name = id(variable), turned, dtype if self._casts else None
+        if self._noted is not None:
+            self._noted.append(name)
+        if name[0] in self._owned:
+            return self._replaced[name]
+        ready = str(name)
+        if ready not in self.ready:
+            with self._graph.as_default() if self._graph else contextlib.nullcontext():
+                x = self._stored_value(variable)
+                x = tf.cast(x, dtype) if self._casts else x
+                self.ready[ready] = tf.transpose(x) if turned else x
+        return self.ready[ready]
+
+    def _stored_value(self, variable):
+        name = id(variable)
+        if name not in self._stored:
+            self._stored[name] = tf.convert_to_tensor(self._values.get(name, variable))
+        return self._stored[name]
+
+    @contextlib.contextmanager
+    def noted(self):
+        """Yields a list to which is added what is asked for: (id of the variable, turned, dtype)."""
+        self._noted = []
+        try:
+            yield self._noted
+        finally:
+            self._noted = None
+
+    @contextlib.contextmanager
+    def replaced(self, variables, tensors):
+        """Within it these variables are what they are in a dict of (id, turned, dtype) -> tensor."""
+        self._replaced, self._owned = tensors, {id(variable) for variable in variables}
+        try:
+            yield
+        finally:
+            self._replaced, self._owned = {}, set()
