@@ -30,6 +30,7 @@ class GPT2Config:
         num_heads: int, attention heads in a block.
         hidden_dim: int, width of the residual stream.
         intermediate_dim: int, inner width of the feed-forward networks.
+        activation: of the feed-forward networks.
         dropout: float, on embeddings and sublayer outputs.
         embedding_dropout: float, on embeddings if it is another there; None: `dropout`.
         attention_dropout: float, on attention weights.
@@ -48,6 +49,7 @@ class GPT2Config:
     num_heads: int = 12
     hidden_dim: int = 768
     intermediate_dim: int = 3072
+    activation: str = "gelu_tanh"
     dropout: float = 0.1
     embedding_dropout: float | None = None
     attention_dropout: float = 0.1
@@ -137,7 +139,7 @@ class GPT2(DecoderModel):
                 config.intermediate_dim,
                 causal=True,
                 norm_first=True,
-                activation="gelu_tanh",
+                activation=config.activation,
                 dropout=config.dropout,
                 attention_dropout=config.attention_dropout,
                 norm_epsilon=config.norm_epsilon,

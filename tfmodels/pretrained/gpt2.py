@@ -3,13 +3,13 @@
 from tfmodels.models.gpt2 import GPT2, GPT2Config
 from tfmodels.pretrained import heads
 from tfmodels.pretrained.architecture import Architecture, Head
+from tfmodels.pretrained.fields import activation_name
 from tfmodels.pretrained.tensors import Tensor, norm, tensor
 
 
 def read_config(fields):
     hidden_dim = fields.integer("n_embd", 768)
     vocabulary_size = fields.integer("vocab_size", 50257)
-    fields.only("activation_function", "gelu_new")
     fields.only("scale_attn_weights", True)
     fields.only("scale_attn_by_inverse_layer_idx", False)
     fields.only("add_cross_attention", False)
@@ -20,6 +20,7 @@ def read_config(fields):
         num_heads=fields.integer("n_head", 12),
         hidden_dim=hidden_dim,
         intermediate_dim=fields.integer("n_inner", 4 * hidden_dim),
+        activation=fields.activation("activation_function", "gelu_new"),
         dropout=fields.rate("resid_pdrop", 0.1),
         embedding_dropout=fields.rate("embd_pdrop", 0.1),
         attention_dropout=fields.rate("attn_pdrop", 0.1),
@@ -38,7 +39,7 @@ def write_config(config):
         "n_head": config.num_heads,
         "n_embd": config.hidden_dim,
         "n_inner": config.intermediate_dim,
-        "activation_function": "gelu_new",
+        "activation_function": activation_name(config.activation),
         "resid_pdrop": config.dropout,
         "embd_pdrop": config.dropout if config.embedding_dropout is None else config.embedding_dropout,
         "attn_pdrop": config.attention_dropout,
