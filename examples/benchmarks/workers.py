@@ -3,7 +3,7 @@
     python examples/benchmarks/workers.py [--workers 2] [--rounds 3] [--steps 3] [--micro_batches 4]
 
 Each worker trains GPT-2 (6 layers, 6 heads, 384 wide, 50257 words) on 8 x 256 tokens a step, so that two
-have twice the work of one. Prints the median of the rounds after one of warm-up, and the efficiency: the
+have twice the work of one. A round is an epoch. Prints their median after one of warm-up, and the efficiency: the
 tokens a second of several over those of one and their number. As many processes that know nothing of each
 other show what the machine itself loses when all its cores are busy.
 """
@@ -57,8 +57,7 @@ def train(index, workers, apart, rounds, steps, micro_batches):
         def on_epoch_end(self, epoch, logs=None):
             print(time.perf_counter() - self.start, flush=True)
 
-    for _ in range(rounds + 1):
-        model.fit(data, verbose=0, callbacks=[Clock()])
+    model.fit(data, epochs=rounds + 1, verbose=0, callbacks=[Clock()])
 
 
 def tokens_per_second(workers, options, apart=False):
