@@ -1,5 +1,6 @@
 """Equal blocks traced once, against the same blocks traced one by one."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,6 +8,7 @@ import tensorflow as tf
 from tests.reference.weights import randomise
 from tfmodels import generate
 from tfmodels.generation import products, step_model
+from tfmodels.layers import FeedForward
 from tfmodels.models import bart, gpt2, llama, t5
 
 SIZE = dict(num_layers=4, num_heads=2, hidden_dim=8, intermediate_dim=12, dropout=0.0)
@@ -17,6 +19,44 @@ KINDS = {
     ),
     "t5": lambda **options: t5("tiny", vocabulary_size=11, head_dim=4, **SIZE, **options),
     "bart": lambda **options: bart("tiny", vocabulary_size=11, max_sequence_length=40, **SIZE, **options),
+}
+
+
+class Twice(FeedForward):
+    """A user's, of which its config says nothing new."""
+
+    def call(self, x, training=None):
+        return 2 * super().call(x, training=training)
+
+
+def with_lora(block, monkeypatch):
+    dense = block.attention.query_dense
+    dense.enable_lora(2)
+    dense.lora_kernel_b.assign(np.full(dense.lora_kernel_b.shape, 0.5, "float32"))
+
+
+def with_a_method_of_its_own(block, monkeypatch):
+    call = block.feed_forward.call
+    block.feed_forward.call = lambda x, training=None: 2 * call(x, training=training)
+
+
+def with_a_method_of_the_class(block, monkeypatch):
+    call, layer = FeedForward.call, block.feed_forward
+    monkeypatch.setattr(
+        FeedForward, "call", lambda self, x, training=None: (1 + (self is layer)) * call(self, x, training)
+    )
+
+
+CHANGES = {
+    "window": lambda block, _: setattr(block.attention, "window", 2),
+    "int8": lambda block, _: block.attention.query_dense.quantize("int8"),
+    "dtype": lambda block, _: setattr(
+        block.attention_norm, "dtype_policy", keras.DTypePolicy("mixed_bfloat16")
+    ),
+    "class": lambda block, _: setattr(block.feed_forward, "__class__", Twice),
+    "lora": with_lora,
+    "method": with_a_method_of_its_own,
+    "methods": with_a_method_of_the_class,
 }
 
 
@@ -79,19 +119,11 @@ def test_a_prompt_is_the_models_own(kind, dtype):
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("change", ["int8", "lora", "window"])
+@pytest.mark.parametrize("change", CHANGES)
 def test_blocks_that_differ_are_not_taken_for_equal(change, compiled, monkeypatch):
     model = KINDS["llama"](dtype="float32")
     randomise(model, seed=1, scale=0.5)
-    if change == "window":
-        model.blocks[2].attention.window = 2
-    else:
-        dense = model.blocks[2].attention.query_dense
-        if change == "int8":
-            dense.quantize("int8")
-        else:
-            dense.enable_lora(2)
-            dense.lora_kernel_b.assign(np.full(dense.lora_kernel_b.shape, 0.5, "float32"))
+    CHANGES[change](model.blocks[2], monkeypatch)
     if compiled:
         monkeypatch.setattr(products, "_WORTH_COMPILING", 0)
     check(model, monkeypatch)

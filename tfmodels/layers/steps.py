@@ -29,7 +29,7 @@ class Step:
             written before, and those from here on stay as they are, so that a cache can be written in place.
         later: list, or None. Given, caches stay as they are, and `layers.cache.write` appends to it what
             is to be written: tuples of a cache, its new keys and values, and their positions.
-        share: function of a block, `call`, the list of its arguments, nested structures of tensors, and a
+        share: function of a block, `call`, the tuple of its arguments, nested structures of tensors, and a
             hashable key, that returns what `call(*arguments)` does. It may take it from an equal block that
             was called with the same key. None: each block is called.
     """
