@@ -155,7 +155,7 @@ def beam_by_hand(model, prompt, beams, steps, length_penalty):
     return ended[0][1]
 
 
-@pytest.mark.parametrize("beams, length_penalty", itertools.product([1, 2, 4], [0.0, 1.0]))
+@pytest.mark.parametrize("beams, length_penalty", itertools.product([1, 2, 4], [-1.0, 0.0, 1.0]))
 def test_beam_search(encoder_decoder, decoder, beams, length_penalty):
     options = dict(method="beam", num_beams=beams, max_new_tokens=5, length_penalty=length_penalty)
     result = generate(encoder_decoder, padded(PROMPTS, "encoder_token_ids"), Ids, **options)

@@ -146,7 +146,7 @@ def test_a_megabyte_is_cut_and_said_so(exports):
         ("sample", "temperature", float("inf"), "temperature must be above 0"),
         ("sample", "top_p", 1.5, "top_p must be above 0 and at most 1"),
         ("sample", "seed", -1, "seed must be from 0"),
-        ("beam", "length_penalty", -0.5, "length_penalty must be at least 0"),
+        ("beam", "length_penalty", float("inf"), "length_penalty must be finite"),
     ],
 )
 def test_numbers_out_of_range(exports, method, name, value, message):

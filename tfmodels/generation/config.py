@@ -56,7 +56,8 @@ class GenerationConfig:
             it at the same step.
         penalty_alpha: float, of contrastive search: the weight of the likeness to the tokens before, from
             0 (greedy) to 1.
-        length_penalty: float; a beam's score is its log-probability / length ** length_penalty.
+        length_penalty: float; a beam's score is its log-probability / length ** length_penalty: above 0
+            longer texts gain, below 0 shorter ones.
         early_stopping: bool, whether a row of beam search ends as soon as it has `num_beams` ended
             hypotheses; otherwise when no open beam can beat the worst of them at its present length.
         num_return_sequences: int, texts a prompt, of sampling or beam search.
@@ -130,7 +131,6 @@ class GenerationConfig:
         check("num_beam_groups", self.num_beam_groups >= 1, "at least 1")
         check("diversity_penalty", self.diversity_penalty >= 0, "at least 0")
         check("penalty_alpha", 0 <= self.penalty_alpha <= 1, "from 0 to 1")
-        check("length_penalty", self.length_penalty >= 0, "at least 0")
         check("draft_tokens", self.draft_tokens >= 1, "at least 1")
         check("seed", 0 <= self.seed < 2**31, "from 0 to 2 ** 31 - 1")
         check("repetition_penalty", self.repetition_penalty > 0, "above 0 (1: none)")

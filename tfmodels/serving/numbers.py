@@ -27,7 +27,7 @@ _RULES = {
     "typical_p": ("above 0 and at most 1 (1: all tokens)", lambda x, most: (x > 0) & (x <= 1)),
     "seed": ("from 0 to 2 ** 31 - 1", lambda x, most: x >= 0),
     "penalty_alpha": ("from 0 to 1", lambda x, most: (x >= 0) & (x <= 1)),
-    "length_penalty": ("at least 0", lambda x, most: x >= 0),
+    "length_penalty": ("finite (0: none)", lambda x, most: x == x),
 }
 
 
