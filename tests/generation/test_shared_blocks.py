@@ -1,5 +1,7 @@
 """Equal blocks traced once, against the same blocks traced one by one."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -47,7 +49,12 @@ def with_a_method_of_the_class(block, monkeypatch):
     )
 
 
+def with_a_function_of_its_own(block, monkeypatch):
+    block.feed_forward.activation = lambda x: 0.5 * x
+
+
 CHANGES = {
+    "function": with_a_function_of_its_own,
     "window": lambda block, _: setattr(block.attention, "window", 2),
     "int8": lambda block, _: block.attention.query_dense.quantize("int8"),
     "dtype": lambda block, _: setattr(
@@ -127,6 +134,27 @@ def test_blocks_that_differ_are_not_taken_for_equal(change, compiled, monkeypatc
     if compiled:
         monkeypatch.setattr(products, "_WORTH_COMPILING", 0)
     check(model, monkeypatch)
+
+
+@pytest.mark.parametrize("lists_variables", [False, True])
+def test_a_users_class_around_a_model(lists_variables):
+    """It keeps the protocol and is no Keras model."""
+    model = KINDS["gpt2"](dtype="mixed_bfloat16")
+    randomise(model, seed=1, scale=0.5)
+    names = [
+        "config",
+        "input_pairs",
+        "complete_inputs",
+        "init_cache",
+        "decode_step",
+        "stepping",
+        "put_in_cache",
+    ]
+    names += ["variables"] * lists_variables
+    around = types.SimpleNamespace(**{name: getattr(model, name) for name in names})
+    options = dict(max_new_tokens=24, stop=())
+    found = generate(around, prompt_of(model), **options)
+    np.testing.assert_array_equal(found.token_ids, generate(model, prompt_of(model), **options).token_ids)
 
 
 @pytest.mark.parametrize("compiled", [False, True])

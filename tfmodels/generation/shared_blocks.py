@@ -22,7 +22,8 @@ class SharedBlocks:
     def __call__(self, block, call, tensors, key):
         """What `call(*tensors)` returns, as an equal block with the same key has it."""
         leaves = tf.nest.flatten(tensors)
-        kind = (_kind(block), tuple((leaf.dtype, str(leaf.shape)) for leaf in leaves), key)
+        kind = _kind(block) if self._weights.lists(block.variables) else id(block)
+        kind = (kind, tuple((leaf.dtype, str(leaf.shape)) for leaf in leaves), key)
         variables = block.variables
         if kind not in self._asked:
             with self._weights.noted() as asked:
@@ -72,8 +73,8 @@ def _kind(block):
 
 
 def _is_as_its_config_says(layer):
-    """Whether it is no layer of a user's, and none of its methods has been replaced."""
+    """Whether it is no layer of a user's, has no function of one, and none of its methods has been replaced."""
     replaced = {name for name in vars(layer) if callable(getattr(type(layer), name, None))}
-    modules = type(layer).__module__, type(layer).call.__module__
-    known = all(module.split(".")[0] in ("keras", "tfmodels") for module in modules)
+    parts = type(layer), type(layer).call, *filter(callable, vars(layer).values())
+    known = all(part.__module__.split(".")[0] in ("keras", "tfmodels") for part in parts)
     return known and replaced <= {"build", "quantize"}  # which Keras wraps

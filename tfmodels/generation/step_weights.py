@@ -23,7 +23,7 @@ class StepWeights(keras.StatelessScope):
         # Asked for within a layer, a variable's value is cast already.
         self._values = {id(variable): variable.value for variable in getattr(model, "variables", ())}
         self._stored = {}
-        self._casts = True
+        self._casts, self._reads = True, False
         self.ready = dict(ready or {})
         self._noted = None
         self._replaced, self._owned = {}, set()
@@ -35,8 +35,10 @@ class StepWeights(keras.StatelessScope):
         return stored
 
     def get_current_value(self, variable):
-        """As Keras asks for a variable's value."""
-        return self.get(variable, dtype=variable.dtype)  # as the layer that asks computes
+        """As Keras asks for a variable's value; None: its own."""
+        return (
+            None if self._reads else self.get(variable, dtype=variable.dtype)
+        )  # as the layer that asks computes
 
     def get(self, variable, turned=False, dtype=None):
         """A variable's value, of a matrix also turned, in a dtype."""
@@ -56,8 +58,14 @@ class StepWeights(keras.StatelessScope):
     def _stored_value(self, variable):
         name = id(variable)
         if name not in self._stored:
+            self._reads = True  # one that the model does not list is asked for its own value
             self._stored[name] = tf.convert_to_tensor(self._values.get(name, variable))
+            self._reads = False
         return self._stored[name]
+
+    def lists(self, variables):
+        """Whether the model lists all of these variables."""
+        return all(id(variable) in self._values for variable in variables)
 
     @contextlib.contextmanager
     def noted(self):

@@ -38,7 +38,7 @@ class Step:
     until: Any = None
     later: list | None = None
     share: Any = None
-    shared: dict = dataclasses.field(default_factory=dict)  # what `once` has made
+    made: dict = dataclasses.field(default_factory=dict)  # by `once`
 
 
 @contextlib.contextmanager
@@ -70,11 +70,11 @@ def once(make, *key):
     """
     if _step.get() is None:
         return make()
-    shared = _step.get().shared
+    made = _step.get().made
     name = tuple(x if isinstance(x, str | int | type(None)) else id(x) for x in key)
-    if name not in shared:
-        shared[name] = make(), key  # tensors of the key must live as long as their ids stand for them
-    return shared[name][0]
+    if name not in made:
+        made[name] = make(), key  # tensors of the key must live as long as their ids stand for them
+    return made[name][0]
 
 
 def shared(block, call, *tensors, same):
