@@ -4,8 +4,8 @@
 
 Each worker trains GPT-2 (6 layers, 6 heads, 384 wide, 50257 words) on 8 x 256 tokens a step, so that two
 have twice the work of one. A round is an epoch. Prints their median after one of warm-up, and the
-efficiency: the tokens a second of several over those of one and their number. As many processes that know nothing of each
-other show what the machine itself loses when all its cores are busy.
+efficiency: the tokens a second of several over those of one and their number. As many processes that know
+nothing of each other show what the machine itself loses when all its cores are busy.
 """
 
 import argparse

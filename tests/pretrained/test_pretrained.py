@@ -253,6 +253,18 @@ def test_unknown_to_transformers(tmp_path):
         tfmodels.save_pretrained(tfmodels.models.transformer("tiny"), tmp_path / "out")
 
 
+def test_an_activation_unknown_to_transformers(tmp_path):
+    model = tfmodels.models.gpt2("tiny", activation="elu")
+    with pytest.raises(ValueError, match="no name for activation='elu'. It has those of: gelu, gelu_tanh"):
+        tfmodels.save_pretrained(model, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_activation():
+    with pytest.raises(ValueError, match="activation function identifier: gleu"):
+        tfmodels.models.gpt2("tiny", activation="gleu")
+
+
 def test_a_loaded_model_trains():
     model, inputs, arrays = read("gpt2_lm")
     model.compile(keras.optimizers.AdamW(1e-2))

@@ -73,7 +73,7 @@ def _kind(block):
 
 
 def _is_as_its_config_says(layer):
-    """Whether it is no layer of a user's, has no function of one, and none of its methods has been replaced."""
+    """Whether it is no layer of a user's, has no function of theirs, and no method has been replaced."""
     replaced = {name for name in vars(layer) if callable(getattr(type(layer), name, None))}
     parts = type(layer), type(layer).call, *filter(callable, vars(layer).values())
     known = all(part.__module__.split(".")[0] in ("keras", "tfmodels") for part in parts)

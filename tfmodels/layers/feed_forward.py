@@ -66,6 +66,7 @@ class FeedForward(keras.layers.Layer):
         super().__init__(**kwargs)
         self.intermediate_dim = intermediate_dim
         self.activation = activation
+        self._activation()  # an unknown name is told before any work
         self.gated = gated
         self.dropout = dropout
         self.use_bias = use_bias
@@ -100,9 +101,12 @@ class FeedForward(keras.layers.Layer):
         x = self.output_dense(self.inner_dropout(inner, training=training))
         return ops.reshape(x, (*leading(inputs), inputs.shape[-1]))
 
+    def _activation(self):
+        return keras.activations.get(ACTIVATIONS.get(self.activation, self.activation))
+
     def _activate(self, *inner, training):
         """The activation of one tensor, or of the first of two times the second."""
-        activation = keras.activations.get(ACTIVATIONS.get(self.activation, self.activation))
+        activation = self._activation()
         function = _gate(activation) if self.gated else activation
         function = compiled(function) if training and activation in _COMPILED else function
         return function(*inner)

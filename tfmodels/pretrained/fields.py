@@ -146,4 +146,10 @@ class Fields:
 
 def activation_name(activation):
     """The name in config.json of one of our activations."""
-    return next(theirs for theirs, ours in ACTIVATIONS.items() if ours == activation)
+    for theirs, ours in ACTIVATIONS.items():
+        if ours == activation:
+            return theirs
+    raise ValueError(
+        f"config.json has no name for activation={activation!r}. "
+        f"It has those of: {', '.join(dict.fromkeys(ACTIVATIONS.values()))}."
+    )
