@@ -49,12 +49,7 @@ def with_a_method_of_the_class(block, monkeypatch):
     )
 
 
-def with_a_function_of_its_own(block, monkeypatch):
-    block.feed_forward.activation = lambda x: 0.5 * x
-
-
 CHANGES = {
-    "function": with_a_function_of_its_own,
     "window": lambda block, _: setattr(block.attention, "window", 2),
     "int8": lambda block, _: block.attention.query_dense.quantize("int8"),
     "dtype": lambda block, _: setattr(
@@ -134,6 +129,21 @@ def test_blocks_that_differ_are_not_taken_for_equal(change, compiled, monkeypatc
     if compiled:
         monkeypatch.setattr(products, "_WORTH_COMPILING", 0)
     check(model, monkeypatch)
+
+
+def test_functions_of_one_name_are_not_taken_for_equal(monkeypatch):
+    model = KINDS["gpt2"](dtype="float32")
+    randomise(model, seed=1, scale=0.5)
+    for factor, block in enumerate(model.blocks, 1):
+        block.feed_forward.activation = times(factor)
+    check(model, monkeypatch)
+
+
+def times(factor):
+    def scaled(x):
+        return factor * x
+
+    return scaled
 
 
 @pytest.mark.parametrize("lists_variables", [False, True])
