@@ -55,10 +55,7 @@ def test_the_loop_casts_no_matrix():
     """All casts stand before it."""
     model = model_of("mixed_bfloat16")
     generate(model, {"token_ids": [[3, 7]]}, max_new_tokens=20, stop=())
-    (function,) = vars(model)["_generate_functions"].values()
-    library = function.graph.as_graph_def(add_shapes=True).library.function
-    (body,) = (f for f in library if f.signature.name.startswith("while_body"))
-    assert not cast_matrices(body.node_def)
+    assert not cast_matrices(body_of(model))
 
 
 def test_a_stream_casts_no_matrix():
@@ -77,7 +74,46 @@ def test_a_stream_casts_no_matrix():
 def cast_matrices(nodes):
     """Casts to a shape of the model's matrices."""
     shapes = [node.attr["_output_shapes"].list.shape for node in nodes if node.op == "Cast"]
-    return [shape for (shape,) in shapes if [d.size for d in shape.dim] in ([11, 8], [8, 12], [12, 8])]
+    sizes = [11, 8], [8, 12], [12, 8], [8, 24], [24, 8]
+    return [shape for (shape,) in shapes if [d.size for d in shape.dim] in sizes]
+
+
+def body_of(model):
+    """The operations of the one loop that has been traced for a model."""
+    (function,) = vars(model)["_generate_functions"].values()
+    library = function.graph.as_graph_def(add_shapes=True).library.function
+    (body,) = (f for f in library if f.signature.name.startswith("while_body"))
+    return body.node_def
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    # Attention's own two, its output, the feed-forward network's second, and the logits; with that of the
+    # queries, keys and values, and that of the inner vector and its gate.
+    [("gpt2", 7), ("llama", 7)],
+)
+def test_what_projects_one_vector_is_one_product(kind, expected):
+    model = {"gpt2": gpt2, "llama": llama}[kind]("tiny", vocabulary_size=11, **SIZE)
+    generate(model, {"token_ids": [[3, 7]]}, max_new_tokens=20, stop=())
+    assert sum("MatMul" in node.op for node in body_of(model)) == expected
+
+
+def test_a_users_projection_stays_in_its_place():
+    model, changed = model_of("float32"), model_of("float32")
+    dense = changed.blocks[0].attention.value_dense
+    call = dense.call
+    dense.call = lambda x, training=None: 2 * call(x, training=training)
+    doubled = model.blocks[0].attention.value_dense
+
+    def log_probabilities(model):
+        options = dict(max_new_tokens=20, stop=(), return_scores=True)
+        return generate(model, {"token_ids": [[3, 7]]}, **options).log_probabilities
+
+    plain = log_probabilities(model)
+    doubled.set_weights([2 * weight for weight in doubled.get_weights()])
+    expected = log_probabilities(model)
+    assert np.abs(plain - expected).max() > 1e-3
+    np.testing.assert_allclose(log_probabilities(changed), expected, atol=1e-5)
 
 
 def test_new_weights_are_read():
@@ -104,10 +140,7 @@ def test_a_quantised_model_generates_by_its_rounded_weights():
     logits = model.predict({"token_ids": ids}, verbose=0)[:, 1:]
     expected = tf.gather(tf.nn.log_softmax(logits), after.token_ids, batch_dims=2)
     np.testing.assert_allclose(after.log_probabilities, expected, atol=1e-5)
-    (function,) = vars(model)["_generate_functions"].values()
-    library = function.graph.as_graph_def(add_shapes=True).library.function
-    (body,) = (f for f in library if f.signature.name.startswith("while_body"))
-    assert not cast_matrices(body.node_def)
+    assert not cast_matrices(body_of(model))
 
 
 def test_the_layout_of_kernels_follows_rows_and_steps(monkeypatch):

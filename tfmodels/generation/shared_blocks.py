@@ -16,7 +16,7 @@ class SharedBlocks:
 
     def __init__(self, weights):
         self._weights = weights
-        self._asked = {}  # of a kind of block: [(place in its variables, turned, dtype)]
+        self._asked = {}  # of a kind of block: [(places in its variables, turned, dtype)]
         self._functions = {}
 
     def __call__(self, block, call, tensors, key):
@@ -29,13 +29,13 @@ class SharedBlocks:
             with self._weights.noted() as asked:
                 results = call(*tensors)
             places = {id(variable): i for i, variable in enumerate(variables)}
-            asked = dict.fromkeys((places[name], *form) for name, *form in asked if name in places)
-            self._asked[kind] = list(asked)
+            asked = [(tuple(places.get(name) for name in names), *form) for names, *form in asked]
+            self._asked[kind] = [each for each in dict.fromkeys(asked) if None not in each[0]]
             return results
-        asked = [(variables[place], *form) for place, *form in self._asked[kind]]
+        asked = [(tuple(variables[i] for i in matrices), *form) for matrices, *form in self._asked[kind]]
         weights = [self._weights.get(*each) for each in asked]
         if kind not in self._functions:
-            names = [(id(variable), *form) for variable, *form in asked]
+            names = [(tuple(map(id, matrices)), *form) for matrices, *form in asked]
             self._functions[kind] = self._traced(call, tensors, variables, names)
         return self._functions[kind](weights, leaves)
 

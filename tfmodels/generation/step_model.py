@@ -98,13 +98,20 @@ class StepModel:
         has_it = hasattr(self._model, "stepping")
         return self._model.stepping(**options) if has_it else contextlib.nullcontext()
 
-    def _multiply(self, x, matrix, turned):
+    def _multiply(self, x, matrices, turned):
         """`layers.steps.Step.multiply`."""
-        stands, dtype = True, x.dtype
+        stands, dtype, stored = True, x.dtype, matrices[0].dtype
         if self._layout == COMPILED_ROWS:  # for XLA too a turned matrix takes twice as long
             stands = False
-        elif self._layout == COMPILED and matrix.dtype == x.dtype == "float32":  # one row: as fast as it is
+        elif self._layout == COMPILED and stored == x.dtype == "float32":  # one row: as fast as it is
             stands = turned
-        elif self._layout == COMPILED and matrix.dtype == "int8":  # XLA reads it as it multiplies one row
+        elif self._layout == COMPILED and stored == "int8":  # XLA reads it as it multiplies one row
             dtype = "int8"
-        return products.times(x, self._weights.get(matrix, turned != stands, dtype), stands, self._layout)
+
+        def times(*matrices):
+            matrix = self._weights.get(matrices, turned != stands, dtype)
+            return products.times(x, matrix, stands, self._layout)
+
+        if self._on_xla or len(matrices) == 1:
+            return [times(matrix) for matrix in matrices]
+        return tf.split(times(*matrices), [matrix.shape[-1] for matrix in matrices], axis=-1)

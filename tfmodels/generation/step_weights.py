@@ -36,21 +36,21 @@ class StepWeights(keras.StatelessScope):
 
     def get_current_value(self, variable):
         """As Keras asks for a variable's value; None: its own."""
-        return (
-            None if self._reads else self.get(variable, dtype=variable.dtype)
-        )  # as the layer that asks computes
+        # In the dtype in which the layer that asks computes.
+        return None if self._reads else self.get((variable,), dtype=variable.dtype)
 
-    def get(self, variable, turned=False, dtype=None):
-        """A variable's value, of a matrix also turned, in a dtype."""
-        name = id(variable), turned, dtype if self._casts else None
+    def get(self, variables, turned=False, dtype=None):
+        """A variable's value, of a matrix also turned, in a dtype; of several matrices side by side."""
+        name = tuple(map(id, variables)), turned, dtype if self._casts else None
         if self._noted is not None:
             self._noted.append(name)
-        if name[0] in self._owned:
+        if self._owned.intersection(name[0]):
             return self._replaced[name]
         ready = str(name)
         if ready not in self.ready:
             with self._graph.as_default() if self._graph else contextlib.nullcontext():
-                x = self._stored_value(variable)
+                values = [self._stored_value(variable) for variable in variables]
+                x = values[0] if len(values) == 1 else tf.concat(values, axis=-1)
                 x = tf.cast(x, dtype) if self._casts else x
                 self.ready[ready] = tf.transpose(x) if turned else x
         return self.ready[ready]
@@ -69,7 +69,7 @@ class StepWeights(keras.StatelessScope):
 
     @contextlib.contextmanager
     def noted(self):
-        """Yields a list to which is added what is asked for: (id of the variable, turned, dtype)."""
+        """Yields a list to which is added what is asked for: (ids of variables, turned, dtype)."""
         self._noted = []
         try:
             yield self._noted
@@ -78,7 +78,7 @@ class StepWeights(keras.StatelessScope):
 
     @contextlib.contextmanager
     def replaced(self, variables, tensors):
-        """Within it these variables are what they are in a dict of (id, turned, dtype) -> tensor."""
+        """Within it these variables are what they are in a dict of (ids, turned, dtype) -> tensor."""
         self._replaced, self._owned = tensors, {id(variable) for variable in variables}
         try:
             yield

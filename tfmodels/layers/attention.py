@@ -12,7 +12,7 @@ from tfmodels.layers.cache import empty, load, write
 from tfmodels.layers.masks import attention_mask, cached_attention_mask, cached_positions, masked_softmax
 from tfmodels.layers.record import is_recording, record
 from tfmodels.layers.rotary import rotate
-from tfmodels.layers.steps import Dense, leading, once
+from tfmodels.layers.steps import Dense, leading, once, side_by_side
 
 # From this length on attention goes block by block, which then is faster too; below, the blocks' own
 # work is more than what they skip.
@@ -21,8 +21,6 @@ _BLOCKWISE_LENGTH = 2048
 
 class MultiHeadAttentionBase(keras.layers.Layer):
     """The projections and the attention itself, shared by the self and cross variants."""
-
-    query_norm = key_norm = None  # the self variant may have them
 
     def __init__(
         self,
@@ -85,37 +83,28 @@ class MultiHeadAttentionBase(keras.layers.Layer):
             self.dropout, dtype=self.dtype_policy, name="weights_dropout"
         )
 
-    def _split_heads(self, dense, x, num_heads):
-        """(batch, length, dim) -> (batch, heads, length, head_dim)."""
-        batch, length = leading(x)
+    def _project(self, x, *layers):
+        """x (batch, length, dim) by each layer -> list of (batch, heads, length, head_dim)."""
         # Flat rows: a two-dimensional matmul has a far cheaper kernel gradient than a batched one.
-        x = dense(ops.reshape(x, (-1, x.shape[-1])))  # (b * l, n * h)
+        rows = ops.reshape(x, (-1, x.shape[-1]))  # (b * l, d)
+        return [self._split_heads(y, *leading(x)) for y in side_by_side(rows, *layers)]
+
+    def _split_heads(self, rows, batch, length):
+        """(b * l, n * h) -> (b, n, l, h)."""
+        num_heads = rows.shape[-1] // self._size
         if isinstance(length, int) and length == 1:
-            return ops.reshape(x, (batch, num_heads, 1, self._size))
-        x = ops.reshape(x, (batch, length, num_heads, self._size))
-        return ops.transpose(x, (0, 2, 1, 3))  # (b, n, l, h)
+            return ops.reshape(rows, (batch, num_heads, 1, self._size))
+        x = ops.reshape(rows, (batch, length, num_heads, self._size))
+        return ops.transpose(x, (0, 2, 1, 3))
 
-    def _project_keys(self, x, rotary=None):
+    def _project_keys(self, x):
         """Keys and values of x (b, k, d), each (b, g, k, h)."""
-        key = self._split_heads(self.key_dense, x, self._key_value_heads)
-        key = key if self.key_norm is None else self.key_norm(key)
-        value = self._split_heads(self.value_dense, x, self._key_value_heads)
-        return {"key": key if rotary is None else rotate(key, rotary), "value": value}
+        key, value = self._project(x, self.key_dense, self.value_dense)
+        return {"key": key, "value": value}
 
-    def _query(self, x, rotary):
-        """Scaled queries of x (b, q, d), (b, n, q, h)."""
-        query = self._split_heads(self.query_dense, x, self.num_heads)
-        query = query if self.query_norm is None else self.query_norm(query)
-        if rotary is not None:
-            query = rotate(query, rotary)
+    def _scaled(self, query):
         # Section 3.2.1: scaled by 1/sqrt(d_k); on the query, the smaller factor of the product.
         return query * (self._size**-0.5 if self.scale is None else self.scale)
-
-    def _attend(self, x, keys, mask, training, position_bias=None, rotary=None):
-        """x (b, q, d), keys of (b, g, k, h), mask (b, q, k) -> output (b, q, d), weights (b, n, q, k)."""
-        query = self._query(x, rotary)
-        context, weights = self._weigh(query, keys, mask, training, position_bias)
-        return self._project_context(context, x), weights
 
     def _weigh(self, query, keys, mask, training, position_bias=None):
         """Context (b, n, q, h) and weights (b, n, q, k)."""
@@ -262,10 +251,9 @@ class MultiHeadSelfAttention(MultiHeadAttentionBase):
         return_attention=False,
         training=None,
     ):
-        keys = self._project_keys(inputs, rotary)
+        query, keys = self._project_all(inputs, rotary)
         plain = cache is None and position_bias is None
         if plain and not return_attention and not is_recording():
-            query = self._query(inputs, rotary)
             return self._project_context(self._context(query, keys, padding_mask, training), inputs)
         if cache is None:
             mask = self._mask(inputs, padding_mask)
@@ -284,14 +272,23 @@ class MultiHeadSelfAttention(MultiHeadAttentionBase):
                 self.window,
             )
             keys = load(cache, self.compute_dtype)
-        outputs, weights = self._attend(inputs, keys, mask, training, position_bias, rotary)
+        context, weights = self._weigh(query, keys, mask, training, position_bias)
         record("self", weights)
-        results = (outputs,)
+        results = (self._project_context(context, inputs),)
         if cache is not None:
             results += (cache,)
         if return_attention:
             results += (weights,)
-        return results if len(results) > 1 else outputs
+        return results if len(results) > 1 else results[0]
+
+    def _project_all(self, x, rotary):
+        """Scaled queries of x (b, q, d), (b, n, q, h), and its keys and values, each (b, g, q, h)."""
+        query, key, value = self._project(x, self.query_dense, self.key_dense, self.value_dense)
+        if self.head_norm_epsilon is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if rotary is not None:
+            query, key = rotate(query, rotary), rotate(key, rotary)
+        return self._scaled(query), {"key": key, "value": value}
 
     def _mask(self, x, padding_mask):
         if self.causal and padding_mask is None:

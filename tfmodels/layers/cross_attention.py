@@ -61,8 +61,10 @@ class MultiHeadCrossAttention(MultiHeadAttentionBase):
     ):
         keys = self._project_keys(encoder_output) if cache is None else load(cache, self.compute_dtype)
         mask = attention_mask(padding_mask, encoder_padding_mask)
-        outputs, weights = self._attend(inputs, keys, mask, training)
+        (query,) = self._project(inputs, self.query_dense)
+        context, weights = self._weigh(self._scaled(query), keys, mask, training)
         record("cross", weights)
+        outputs = self._project_context(context, inputs)
         return (outputs, weights) if return_attention else outputs
 
     def compute_output_shape(self, inputs_shape, encoder_output_shape=None):

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from tfmodels.layers._kernels import compiled
-from tfmodels.layers.steps import Dense, leading
+from tfmodels.layers.steps import Dense, leading, side_by_side
 
 
 def gelu_tanh(x):
@@ -16,8 +16,10 @@ def gelu_tanh(x):
 
 # Names that Keras does not know: its "gelu" is the exact form.
 ACTIVATIONS = {"gelu_tanh": gelu_tanh}
-# Those of many operations, which training compiles to one pass in either direction.
+# Those of many operations: training compiles them to one pass in either direction, and what is left runs in
+# float32, since each operation of TensorFlow's in bfloat16 takes several times as long.
 _COMPILED = (gelu_tanh, keras.activations.gelu, keras.activations.silu)
+_IN_FLOAT32 = (gelu_tanh, keras.activations.gelu)
 
 
 @functools.cache
@@ -95,9 +97,9 @@ class FeedForward(keras.layers.Layer):
         self.output_dense = dense("output", self.intermediate_dim, hidden_dim, self.output_initializer)
 
     def call(self, inputs, training=None):
-        x = ops.reshape(inputs, (-1, inputs.shape[-1]))  # (b * l, d): see attention._split_heads
-        inner = [self.gate_dense(x)] if self.gated else []
-        inner = self._activate(*inner, self.intermediate_dense(x), training=training)
+        x = ops.reshape(inputs, (-1, inputs.shape[-1]))  # (b * l, d): see attention._project
+        layers = [self.gate_dense, self.intermediate_dense] if self.gated else [self.intermediate_dense]
+        inner = self._activate(*side_by_side(x, *layers), training=training)
         x = self.output_dense(self.inner_dropout(inner, training=training))
         return ops.reshape(x, (*leading(inputs), inputs.shape[-1]))
 
@@ -108,7 +110,10 @@ class FeedForward(keras.layers.Layer):
         """The activation of one tensor, or of the first of two times the second."""
         activation = self._activation()
         function = _gate(activation) if self.gated else activation
-        function = compiled(function) if training and activation in _COMPILED else function
+        if training and activation in _COMPILED:
+            return compiled(function)(*inner)
+        if activation in _IN_FLOAT32 and inner[0].dtype in ("bfloat16", "float16"):
+            return ops.cast(function(*[ops.cast(x, "float32") for x in inner]), inner[0].dtype)
         return function(*inner)
 
     def compute_output_shape(self, input_shape):

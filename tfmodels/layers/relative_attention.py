@@ -268,12 +268,12 @@ class RelativeSelfAttention(MultiHeadAttentionBase):
             keys = load(cache, self.compute_dtype)
         # The scale is that of all four terms; on the query, the smaller factor of the product.
         scale = self._size**-0.5
-        query = self._split_heads(self.query_dense, inputs, self.num_heads)  # (b, n, q, h)
+        (query,) = self._project(inputs, self.query_dense)  # (b, n, q, h)
         content_query, position_query = (
             (query + ops.cast(bias, query.dtype)[:, None]) * scale for bias in biases
         )
         codes = ops.cast(window["codes"], query.dtype)[None]  # (1, c, d)
-        codes = self._split_heads(self.position_dense, codes, self.num_heads)  # (1, n, c, h)
+        (codes,) = self._project(codes, self.position_dense)  # (1, n, c, h)
         content = self._score(content_query, keys)  # (b, n, q, k): a, c
         by_distance = ops.matmul(position_query, ops.swapaxes(codes, -1, -2))  # (b, n, q, c): b, d
         key_length = ops.shape(content)[-1]

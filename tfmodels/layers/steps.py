@@ -23,8 +23,8 @@ class Step:
     """How the layers of a step work.
 
     Attributes:
-        multiply: function of x (..., i), a layer's matrix, a variable of (i, o), and if it stands turned,
-            as (o, i), that returns their product, (..., o). None: layers make their own.
+        multiply: function of x (..., i), a tuple of matrices, variables of (i, o), and if they stand
+            turned, as (o, i), that returns a list of x times each, (..., o). None: layers make their own.
         until: int tensor, (batch,), or None. Given, positions of a cache that are written have not been
             written before, and those from here on stay as they are, so that a cache can be written in place.
         later: list, or None. Given, caches stay as they are, and `layers.cache.write` appends to it what
@@ -112,23 +112,37 @@ def leading(x):
     return tuple(-1 if size is None else size for size in sizes)
 
 
-def _product(layer, x, matrix, scale, turned=False):
-    """x times a layer's matrix as the step makes it; None: the layer makes its own.
+def side_by_side(x, *layers):
+    """[layer(x) for layer in layers], which a step may make as one product.
 
     Args:
-        layer: whose matrix it is.
-        x: float tensor, (..., i).
-        matrix: name of the layer's variable, (i, o), or turned, (o, i).
-        scale: name of the variable, (o,), that the product is divided by if the matrix is rounded.
-        turned: bool.
+        x: float tensor, (rows, inputs).
+        *layers: `Dense`, built.
     """
-    multiply = None if _step.get() is None else _step.get().multiply
-    mode = layer.quantization_mode
+
+    def is_plain(layer):
+        is_own = type(layer) is not Dense or "call" in vars(layer)  # a user's
+        return _is_the_steps(layer) and not is_own and layer.compute_dtype == x.dtype
+
+    if not all(map(is_plain, layers)) or len({layer.kernel.dtype for layer in layers}) > 1:
+        return [layer(x) for layer in layers]
+    products = _step.get().multiply(x, tuple(layer.kernel for layer in layers), False)
+    return [layer.finish(product) for layer, product in zip(layers, products, strict=True)]
+
+
+def _is_the_steps(layer):
+    """Whether the step makes a layer's products."""
+    if _step.get() is None or _step.get().multiply is None:
+        return False
     # With LoRA a matrix is a sum, and no variable.
-    if multiply is None or layer.lora_enabled or mode not in (None, "int8"):
-        return None
-    product = multiply(x, getattr(layer, matrix), turned)
-    return product if mode is None else product / ops.cast(getattr(layer, scale), product.dtype)
+    return not layer.lora_enabled and layer.quantization_mode in (None, "int8")
+
+
+def _rounded_back(product, layer, scale):
+    """A product with a matrix that may be rounded: by `scale`, the name of a variable, (o,)."""
+    if layer.quantization_mode is None:
+        return product
+    return product / ops.cast(getattr(layer, scale), product.dtype)
 
 
 class _WeightsOnly:
@@ -154,17 +168,18 @@ class Dense(PlainDense):
     """Keras's; in a step, which gives it a row a token, its product is the step's."""
 
     def call(self, inputs, training=None):
-        outputs = self._in_a_step(inputs)
-        return super().call(inputs, training=training) if outputs is None else outputs
+        return self._in_a_step(inputs) if _is_the_steps(self) else super().call(inputs, training=training)
 
     def quantized_call(self, inputs, **options):
-        outputs = self._in_a_step(inputs)
-        return super().quantized_call(inputs, **options) if outputs is None else outputs
+        return self._in_a_step(inputs) if _is_the_steps(self) else super().quantized_call(inputs, **options)
 
     def _in_a_step(self, inputs):
-        x = _product(self, inputs, "kernel", "kernel_scale")
-        if x is None:
-            return None
+        (product,) = _step.get().multiply(inputs, (self.kernel,), False)
+        return self.finish(product)
+
+    def finish(self, product):
+        """What the layer makes of its inputs times its matrix as it is stored, (..., units)."""
+        x = _rounded_back(product, self, "kernel_scale")
         x = x if self.bias is None else ops.add(x, self.bias)
         return x if self.activation is None else self.activation(x)
 
@@ -181,7 +196,9 @@ class ReversibleEmbedding(_WeightsOnly, keras.layers.ReversibleEmbedding):
         return super().quantized_call(inputs, reverse=reverse) if logits is None else logits
 
     def _in_a_step(self, x, reverse):
-        if not reverse or self.reverse_dtype is not None or self.logit_soft_cap is not None:
+        plain = self.reverse_dtype is None and self.logit_soft_cap is None
+        if not (reverse and plain and _is_the_steps(self)):
             return None
         name = "embeddings" if self.tie_weights else "reverse_embeddings"
-        return _product(self, x, name, f"{name}_scale", turned=self.tie_weights)
+        (product,) = _step.get().multiply(x, (getattr(self, name),), self.tie_weights)
+        return _rounded_back(product, self, f"{name}_scale")

@@ -49,7 +49,7 @@ class VocabularyTransform(keras.layers.Layer):
         self.norm.build(input_shape)
 
     def call(self, inputs):
-        x = self.dense(ops.reshape(inputs, (-1, inputs.shape[-1])))  # (b * l, d): see attention._split_heads
+        x = self.dense(ops.reshape(inputs, (-1, inputs.shape[-1])))  # (b * l, d): see attention._project
         return self.norm(ops.reshape(x, (*leading(inputs), inputs.shape[-1])))
 
     def compute_output_shape(self, input_shape):
