@@ -88,9 +88,11 @@ def _over_blocks(hidden, kernel, labels, weights, z_loss, differentiable):
 
     grads = tf.TensorArray(tf.float32, blocks, element_shape=(None, hidden.shape[-1]), infer_shape=False)
     # The first block stands before the loop: no zeros, as large as the vocabulary, to add to.
-    first = body(0, tf.zeros(3), grads, None if differentiable else ())
+    _, *first = body(0, tf.zeros(3), grads, None if differentiable else ())
+    with tf.control_dependencies([first[-1] if differentiable else first[0]]):
+        start = tf.constant(1)  # else the second block would be held beside the first
     _, sums, hidden_grads, kernel_grad = tf.while_loop(
-        lambda i, *_: i < blocks, body, first, parallel_iterations=1
+        lambda i, *_: i < blocks, body, (start, *first), parallel_iterations=1
     )
     return sums, (hidden_grads.concat(), tf.transpose(kernel_grad)) if differentiable else None
 
