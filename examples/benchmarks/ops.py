@@ -1,11 +1,12 @@
 """What some choices of tfmodels rest on, measured: python examples/benchmarks/ops.py
 
 Rows flattened before a Dense layer against a three-dimensional product; the fused sparse cross-entropy op
-against softmax and arg max; a mask that is added to attention scores against one that selects; few rows times
-kernels as they stand, cast, turned, or turned and as the first factor; one row times kernels of smaller types
-by XLA, which reads them as they are, against TensorFlow's products; top-p by a sort against by bits; a cache
-that a loop copies against one that it writes in place; gradients that layers have of their own against
-derived ones. Prints medians of 15 runs after a warm-up, and ratios.
+against softmax and arg max; a mask that is added to attention scores against one that selects; few rows
+times kernels as they stand, cast, turned, or turned and as the first factor; one row times kernels of
+smaller types by XLA, which reads them as they are, against TensorFlow's products; a product fused with its
+bias against the two, three products against one of their matrices side by side, and GELU in float32; top-p
+by a sort against by bits; a cache that a loop copies against one that it writes in place; gradients that
+layers have of their own against derived ones. Prints medians of 15 runs after a warm-up, and ratios.
 """
 
 import statistics
@@ -146,6 +147,49 @@ def own_gradients(dtype):
         )
 
 
+def projected(x, kernels, bias, apart):
+    """x (rows, dim) times turned kernels (dim, dim) one after another, each with a bias."""
+    for kernel in kernels:
+        product = tf.matmul(x, kernel, transpose_b=True)
+        x = tf.nn.bias_add(tf.raw_ops.Snapshot(input=product) if apart else product, bias)
+    return tf.cast(x, tf.float32)
+
+
+def three_products(x, kernels, joined):
+    """The sum of x (rows, dim) times each third of a turned kernel, (3 * dim, dim), as the next x."""
+    for kernel in kernels:
+        if joined:
+            parts = tf.split(tf.matmul(x, kernel, transpose_b=True), 3, axis=-1)
+        else:
+            parts = [tf.matmul(x, part, transpose_b=True) for part in kernel]
+        x = sum(parts)
+    return tf.cast(x, tf.float32)
+
+
+def several_rows(rows=8):
+    """Prints what steps of several rows save in bfloat16."""
+    x, bias = (tf.cast(tf.random.normal(shape), tf.bfloat16) for shape in ((rows, 768), (768,)))
+    thirds = [[tf.cast(tf.random.normal((768, 768)) / 48, tf.bfloat16) for _ in range(3)] for _ in range(24)]
+    joined = [tf.concat(each, axis=0) for each in thirds]
+    cases = {
+        "72 products with a bias: fused, apart": [
+            (projected, x, sum(thirds, []), bias, apart) for apart in (False, True)
+        ],
+        "24 times queries, keys and values: three products, one": [
+            (three_products, x, thirds, False),
+            (three_products, x, joined, True),
+        ],
+    }
+    gelu, inner = keras.activations.gelu, tf.cast(tf.random.normal((rows, 3072)), tf.bfloat16)
+    cases["GELU of 3072: in bfloat16, in float32"] = [
+        (lambda x: tf.cast(gelu(x), tf.float32), inner),
+        (lambda x: gelu(tf.cast(x, tf.float32)), inner),
+    ]
+    for name, forms in cases.items():
+        before, after = (milliseconds(*form) for form in forms)
+        print(f"{rows} rows, bfloat16, {name}: {before:.2f} ms, {after:.2f} ms, ratio {before / after:.2f}")
+
+
 def main():
     print(f"TensorFlow {tf.__version__}, {len(tf.config.list_physical_devices('GPU'))} GPUs")
     for dtype in (tf.float32, tf.bfloat16):
@@ -187,6 +231,7 @@ def main():
         graph = milliseconds(few_rows, here, turned if name == "int8" else each, True)
         compiled = milliseconds(few_rows_compiled, here, each)
         print(f"1 row, {name}: {graph:.1f} ms, by XLA {compiled:.1f} ms, ratio {graph / compiled:.2f}")
+    several_rows()
     for rows in (1, 8):
         logits, probability = 3 * tf.random.normal((rows, 50257)), tf.constant(0.9)
         by_sort, by_bits = (milliseconds(f, logits, probability) for f in (top_p_sorted, top_p))

@@ -1,5 +1,6 @@
 """Weights that a loop has made ready against the model's own."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,6 +12,7 @@ from tfmodels.generation import products
 from tfmodels.generation.products import choose_layout
 from tfmodels.generation.step_model import StepModel
 from tfmodels.layers import attention, cache
+from tfmodels.layers.steps import Dense, side_by_side, stepping
 from tfmodels.models import gpt2, llama, transformer, transformer_xl
 
 
@@ -114,6 +116,22 @@ def test_a_users_projection_stays_in_its_place():
     expected = log_probabilities(model)
     assert np.abs(plain - expected).max() > 1e-3
     np.testing.assert_allclose(log_probabilities(changed), expected, atol=1e-5)
+
+
+def test_a_users_layer_is_called_in_a_step():
+    class Doubled(keras.layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    dense = Dense(3)
+    dense.build((None, 3))
+    x = tf.ones((2, 3))
+    with stepping(multiply=lambda x, matrices, turned: [x - i for i in range(len(matrices))]):
+        own, called = side_by_side(x, dense, Doubled())
+        joined = side_by_side(x, dense, dense)
+    np.testing.assert_array_equal(own, x)
+    np.testing.assert_array_equal(called, 2 * x)
+    np.testing.assert_array_equal(joined[1], x - 1)
 
 
 def test_new_weights_are_read():

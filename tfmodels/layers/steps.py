@@ -117,12 +117,12 @@ def side_by_side(x, *layers):
 
     Args:
         x: float tensor, (rows, inputs).
-        *layers: `Dense`, built.
+        *layers: built; those that are no `Dense` as they stand here are called.
     """
 
     def is_plain(layer):
-        is_own = type(layer) is not Dense or "call" in vars(layer)  # a user's
-        return _is_the_steps(layer) and not is_own and layer.compute_dtype == x.dtype
+        of_a_user = type(layer) is not Dense or "call" in vars(layer)
+        return not of_a_user and _is_the_steps(layer) and layer.compute_dtype == x.dtype
 
     if not all(map(is_plain, layers)) or len({layer.kernel.dtype for layer in layers}) > 1:
         return [layer(x) for layer in layers]
