@@ -166,7 +166,7 @@ def three_products(x, kernels, joined):
     return tf.cast(x, tf.float32)
 
 
-def several_rows(rows=8):
+def several_rows(rows):
     """Prints what steps of several rows save in bfloat16."""
     x, bias = (tf.cast(tf.random.normal(shape), tf.bfloat16) for shape in ((rows, 768), (768,)))
     thirds = [[tf.cast(tf.random.normal((768, 768)) / 48, tf.bfloat16) for _ in range(3)] for _ in range(24)]
@@ -231,7 +231,7 @@ def main():
         graph = milliseconds(few_rows, here, turned if name == "int8" else each, True)
         compiled = milliseconds(few_rows_compiled, here, each)
         print(f"1 row, {name}: {graph:.1f} ms, by XLA {compiled:.1f} ms, ratio {graph / compiled:.2f}")
-    several_rows()
+    several_rows(8)
     for rows in (1, 8):
         logits, probability = 3 * tf.random.normal((rows, 50257)), tf.constant(0.9)
         by_sort, by_bits = (milliseconds(f, logits, probability) for f in (top_p_sorted, top_p))

@@ -106,6 +106,14 @@ def test_a_trained_layer_is_compiled():
     assert not operations(False)
 
 
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh"])
+def test_gelu_is_rounded_once(activation):
+    layer = FeedForward(5, activation, dtype="mixed_bfloat16")
+    x = tf.cast(tf.linspace(-4.0, 4.0, 999), tf.bfloat16)
+    exact = keras.ops.gelu(tf.cast(x, tf.float32), approximate=activation == "gelu_tanh")
+    np.testing.assert_array_equal(layer._activate(x, training=False), tf.cast(exact, tf.bfloat16))
+
+
 def test_compiled_sizes_are_few():
     sizes = {int(tf.size(_kernels._vector(tf.ones((n,)), n))) for n in range(1024, 2049)}
     assert len(sizes) == 9 and min(sizes) == 1024 and max(sizes) == 2048

@@ -80,6 +80,21 @@ def test_vocabulary_loss_of_large_logits_and_no_targets(rows):
     np.testing.assert_array_equal(nothing, 0)
 
 
+@pytest.mark.parametrize("differentiable", [False, True])
+def test_blocks_of_logits_follow_one_another(rows, differentiable, monkeypatch):
+    """The loop, of all blocks but the first, waits for the first: it would hold twice the memory."""
+    monkeypatch.setattr(losses, "_BLOCK_ROWS", 4)
+
+    @tf.function(autograph=False)
+    def loss(hidden, kernel):
+        weights = tf.ones(23)
+        return losses.vocabulary_loss(hidden, kernel, rows["labels"], weights, differentiable=differentiable)
+
+    graph = loss.get_concrete_function(tf.constant(rows["hidden"]), tf.constant(rows["kernel"])).graph
+    (loop,) = (op for op in graph.get_operations() if op.type.endswith("While"))
+    assert any(x.op.type == "Const" and x.op.control_inputs for x in loop.inputs)
+
+
 def test_the_first_of_equally_probable_words_is_the_models_choice(rows):
     """As `argmax` has it: in bfloat16 many logits are equal."""
     kernel = rows["kernel"] * 0.1

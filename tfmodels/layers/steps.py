@@ -121,8 +121,9 @@ def side_by_side(x, *layers):
     """
 
     def is_plain(layer):
-        of_a_user = type(layer) is not Dense or "call" in vars(layer)
-        return not of_a_user and _is_the_steps(layer) and layer.compute_dtype == x.dtype
+        if type(layer) is not Dense or "call" in vars(layer):  # a user's, or for rows that are no tokens
+            return False
+        return _is_the_steps(layer) and layer.compute_dtype == x.dtype
 
     if not all(map(is_plain, layers)) or len({layer.kernel.dtype for layer in layers}) > 1:
         return [layer(x) for layer in layers]
