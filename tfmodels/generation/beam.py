@@ -6,7 +6,8 @@ tokens, v vocabulary.
 
 import tensorflow as tf
 
-from tfmodels.generation.loop import place, prefill, put, repeat, written
+from tfmodels.generation.beam_cache import beam_cache
+from tfmodels.generation.loop import put, repeat, written
 from tfmodels.generation.rules import adjust
 
 _NEVER = -1e9  # a score below any real one, finite so that it adds and multiplies
@@ -35,18 +36,14 @@ def beam_search(model, inputs, prompt, lengths, options, rules):
     """
     beams = options.num_beams
     groups = options.num_beam_groups if options.method == "diverse_beam" else 1
-    cache, limits, last_index = prefill(model, inputs, prompt, lengths, options)
+    cache = beam_cache(model, inputs, prompt, lengths, options)
     batch = tf.shape(prompt)[0]
-    group = _Group(beams // groups, lengths, limits, options, rules)
-    first = group.begin(prompt)
-    cache, prompts, starts = repeat((cache, prompt, lengths), beams)
+    group = _Group(beams // groups, lengths, cache.limits, options, rules)
 
-    def body(step, token, states, cache):
-        index, until = place(starts - 1 + step, last_index)
-        logits, cache = model.decode_step(token[:, None], cache, index, until)
+    def body(step, token, states, before):
+        logits, after = cache.read(step, token, before)
         vocabulary = logits.shape[-1]
-        own = tf.nn.log_softmax(tf.cast(logits[:, 0], tf.float32))  # (b * k, v)
-        own = tf.split(tf.reshape(own, (batch, beams, vocabulary)), groups, axis=1)  # of each (b, s, v)
+        own = tf.split(tf.nn.log_softmax(tf.cast(logits, tf.float32)), groups, axis=1)  # of each (b, s, v)
         taken = tf.zeros((batch, vocabulary))
         tokens, parents, new_states = [], [], []
         for i, state in enumerate(states):
@@ -58,15 +55,14 @@ def beam_search(model, inputs, prompt, lengths, options, rules):
             tokens.append(token)
             parents.append(parent + i * group.size)
             new_states.append(state)
-        order = tf.range(batch)[:, None] * beams + tf.concat(parents, axis=1)  # (b, k)
-        rows = tf.reshape(order, (-1,))
-        cache = tf.nest.map_structure(lambda leaf: tf.gather(leaf, rows), cache)
-        return step + 1, tf.reshape(tf.concat(tokens, axis=1), (-1,)), new_states, cache
+        after = cache.reorder(before, after, tf.concat(parents, axis=1))
+        return step + 1, tf.concat(tokens, axis=1), new_states, after
 
-    def more(step, token, states, cache):
+    def more(step, token, states, cached):
         return ~tf.reduce_all([state["done"] for state in states])
 
-    state = (tf.constant(0), tf.gather(prompts, starts - 1, batch_dims=1), [first] * groups, cache)
+    last = tf.gather(prompt, lengths - 1, batch_dims=1)[:, None]
+    state = (tf.constant(0), tf.repeat(last, beams, axis=1), [group.begin(prompt)] * groups, cache.begin)
     states = tf.while_loop(more, body, state, parallel_iterations=1)[2]
     ended = [state["ended"] for state in states]
     merged = _best(beams, **{name: tf.concat([each[name] for each in ended], 1) for name in ended[0]})

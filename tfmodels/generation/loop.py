@@ -112,14 +112,19 @@ def finish(state, options):
     return result
 
 
-def prefill(model, inputs, prompt, lengths, options, spare=0):
+def prefill(model, inputs, prompt, lengths, options, spare=0, room=None):
     """Fills a cache with the prompts.
 
     All tokens go in but each row's last: it is the first that the loop feeds, so that prompts of
     mixed lengths need no special case. After a row's own prompt its cache stays empty.
 
+    Args:
+        model, inputs, prompt, lengths, options: as of `decode`.
+        spare: int, room in the cache beyond the text.
+        room: int, the places of the cache; None: as many as a row's text has positions.
+
     Returns:
-        The cache; each row's room for new tokens, int32 (batch,); the last index of the cache.
+        The cache; each row's room for new tokens, int32 (batch,); a text's last position.
     """
     # The last new token is never fed back.
     longest = model.room(tf.shape(prompt)[1] + options.max_new_tokens + spare)
@@ -128,11 +133,12 @@ def prefill(model, inputs, prompt, lengths, options, spare=0):
     if max_length is not None:
         longest = tf.minimum(longest, max_length)
         limits = tf.minimum(limits, max_length - lengths + 1)
+    room = longest if room is None else room
     inputs, shared = dict(inputs), 0
     prefix_length = inputs.pop("prefix_length", None)
-    cache = model.init_cache(inputs, longest, options.cache_dtype)
+    cache = model.init_cache(inputs, room, options.cache_dtype)
     if prefix_length is not None:
-        cache = _share(model, inputs, cache, prompt[0, None, :prefix_length], longest, options.cache_dtype)
+        cache = _share(model, inputs, cache, prompt[0, None, :prefix_length], room, options.cache_dtype)
         shared = prefix_length
     if prompt.shape[1] != 1:
         _, cache = model.decode_step(prompt[:, shared:-1], cache, shared, until=lengths - 1)

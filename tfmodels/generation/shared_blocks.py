@@ -65,14 +65,14 @@ class SharedBlocks:
 def _kind(block):
     """What equal blocks have in common, hashable: all but names and the values of weights."""
     layers = block._flatten_layers()
-    if not all(_is_as_its_config_says(layer) for layer in layers):
+    if not all(is_as_its_config_says(layer) for layer in layers):
         return id(block)
     configs = [layer.get_config() | {"name": type(layer)} for layer in layers]
     weights = [(str(variable.shape), variable.dtype) for variable in block.variables]
     return str(configs), tuple(weights)
 
 
-def _is_as_its_config_says(layer):
+def is_as_its_config_says(layer):
     """Whether it is no layer of a user's, has no function of theirs, and no method has been replaced."""
     replaced = {name for name in vars(layer) if callable(getattr(type(layer), name, None))}
     parts = type(layer), type(layer).call, *filter(callable, vars(layer).values())

@@ -13,6 +13,7 @@ from tfmodels.generation.step_weights import StepWeights
 _STEP_TOKENS = 8
 # The lengths of a cache: few, since kernels are made ready for each size anew, and XLA compiles for each.
 _ROUND = 16
+_COMPILED_PROMPTS = [4**i for i in range(3, 15)]
 _COMPILED_LENGTHS = [128, 256, 512, *(part * 2**i for i in range(9, 29) for part in (2, 3))]
 
 
@@ -43,42 +44,49 @@ class StepModel:
     def __getattr__(self, name):
         return getattr(self._model, name)
 
-    def decode_step(self, token_ids, cache, index, until=None, **options):
+    def decode_step(self, token_ids, cache, index, until=None, tree=None, **options):
         """As the model's.
 
         Args:
             until: int tensor, (batch,): what is written has not been written to this cache before, and
                 what stands in a row from here on is not written; None: anything may be written.
+            tree: dict of `places`, `seen` and `positions` of `layers.steps.Step`, by which several texts
+                of a row share the cache, each with a token of this step; None: a row is one text.
         """
         length = token_ids.shape[1]
         until = until if self._in_place else None
-        if self._on_xla and length == 1:
-            return self._compiled_step(token_ids, cache, index, until, options)
-        is_step = length is not None and length <= _STEP_TOKENS
+        if self._on_xla and (length == 1 or tree):
+            return self._compiled_step(token_ids, cache, index, until, tree or {}, options)
+        is_step = tree or (length is not None and length <= _STEP_TOKENS)
         if is_step:
             multiply = None if self._layout == OWN or self._on_xla else self._multiply
             weights, work = self._weights, {"multiply": multiply}
         else:
             weights = self._weights.as_stored()
             work = {"share": SharedBlocks(weights) if tf.inside_function() else None}
-        with weights, self._stepping(until=until, **work):
+        with weights, self._stepping(until=until, **work, **(tree or {})):
             return self._model.decode_step(token_ids, cache, index, **options)
 
-    def room(self, length):
-        """The length of a cache for so many tokens, int32 scalar."""
-        length = (length + _ROUND - 1) // _ROUND * _ROUND
-        if not self._on_xla:
-            return length
-        sizes = tf.constant(_COMPILED_LENGTHS)
-        return tf.reduce_min(tf.where(sizes >= length, sizes, sizes[-1]))
+    def room(self, length, more=None):
+        """The length of a cache, int32 scalar.
 
-    def _compiled_step(self, token_ids, cache, index, until, options):
+        Args:
+            length: int scalar, so many tokens.
+            more: int scalar, so many besides, as many for all prompts; of a cache that several texts share.
+        """
+        if self._on_xla:
+            sizes = tf.constant(_COMPILED_LENGTHS if more is None else _COMPILED_PROMPTS)
+            length = tf.reduce_min(tf.where(sizes >= length, sizes, sizes[-1]))
+        length = length if more is None else length + more
+        return (length + _ROUND - 1) // _ROUND * _ROUND
+
+    def _compiled_step(self, token_ids, cache, index, until, tree, options):
         """A step as a program of XLA's, which reads the caches: it would copy them to write them."""
 
         @tf.function(jit_compile=True, autograph=False)
         def read(token_ids, cache, index):
             later, share, given = [], SharedBlocks(self._weights), tf.nest.flatten(cache)
-            with self._weights, self._stepping(multiply=self._multiply, later=later, share=share):
+            with self._weights, self._stepping(multiply=self._multiply, later=later, share=share, **tree):
                 logits, after, *hidden = self._model.decode_step(token_ids, cache, index, **options)
             after = enumerate(zip(tf.nest.flatten(after), given, strict=True))
             replaced = {i: new for i, (new, old) in after if new is not old}
@@ -87,9 +95,9 @@ class StepModel:
             return (logits, *hidden), replaced, new
 
         (logits, *hidden), replaced, new = read(token_ids, cache, index)
-        positions, leaves = tf.reshape(index, (-1, 1)), tf.nest.flatten(cache)
+        places, leaves = tree.get("places", tf.reshape(index, (-1, 1))), tf.nest.flatten(cache)
         with self._model.stepping(until=until):
-            new = {i: self._model.put_in_cache(leaves[i], x, positions) for i, x in new.items()}
+            new = {i: self._model.put_in_cache(leaves[i], x, places) for i, x in new.items()}
         leaves = [(replaced | new).get(i, leaf) for i, leaf in enumerate(leaves)]
         return logits, tf.nest.pack_sequence_as(cache, leaves), *hidden
 

@@ -7,12 +7,12 @@ h head_dim, d hidden_dim.
 import keras
 from keras import ops
 
-from tfmodels.layers._kernels import blockwise_attention, matmul_heads
+from tfmodels.layers._kernels import blockwise_attention, matmul_heads, swap_in_words
 from tfmodels.layers.cache import empty, load, write
 from tfmodels.layers.masks import attention_mask, cached_attention_mask, cached_positions, masked_softmax
 from tfmodels.layers.record import is_recording, record
 from tfmodels.layers.rotary import rotate
-from tfmodels.layers.steps import Dense, leading, once, side_by_side
+from tfmodels.layers.steps import Dense, is_stepping, leading, of_step, once, side_by_side
 
 # From this length on attention goes block by block, which then is faster too; below, the blocks' own
 # work is more than what they skip.
@@ -94,8 +94,7 @@ class MultiHeadAttentionBase(keras.layers.Layer):
         num_heads = rows.shape[-1] // self._size
         if isinstance(length, int) and length == 1:
             return ops.reshape(rows, (batch, num_heads, 1, self._size))
-        x = ops.reshape(rows, (batch, length, num_heads, self._size))
-        return ops.transpose(x, (0, 2, 1, 3))
+        return _swap(ops.reshape(rows, (batch, length, num_heads, self._size)))
 
     def _project_keys(self, x):
         """Keys and values of x (b, k, d), each (b, g, k, h)."""
@@ -117,9 +116,10 @@ class MultiHeadAttentionBase(keras.layers.Layer):
     def _score(self, query, keys):
         """Queries (b, n, q, h) times the keys, (b, n, q, k)."""
         scores = matmul_heads(query, keys["key"], transpose=True)
-        if "new" in keys:  # of a token that stands in no cache yet
-            own = matmul_heads(query, keys["new"]["key"], transpose=True)  # (b, n, 1, 1)
-            scores = ops.where(keys["here"], own, scores)
+        if "new" in keys:  # of tokens that stand in no cache yet
+            products = ops.cast(query * self._of_all_heads(keys["new"]["key"]), "float32")
+            own = ops.sum(products, axis=-1, keepdims=True)  # (b, n, q, 1)
+            scores = ops.where(keys["here"], ops.cast(own, scores.dtype), scores)
         return scores
 
     def _collect(self, weights, keys):
@@ -127,13 +127,18 @@ class MultiHeadAttentionBase(keras.layers.Layer):
         if "new" not in keys:
             return matmul_heads(weights, keys["value"])
         before, own = (ops.where(where, weights, 0) for where in (~keys["here"], keys["here"]))
-        own = ops.sum(own, axis=-1, keepdims=True)  # (b, n, 1, 1)
-        return matmul_heads(before, keys["value"]) + matmul_heads(own, keys["new"]["value"])
+        own = ops.sum(own, axis=-1, keepdims=True)  # (b, n, q, 1)
+        return matmul_heads(before, keys["value"]) + own * self._of_all_heads(keys["new"]["value"])
+
+    def _of_all_heads(self, x):
+        """Keys or values (b, g, q, h) for each head that reads them, (b, n, q, h)."""
+        copies = self.num_heads // self._key_value_heads
+        return x if copies == 1 else ops.repeat(x, copies, axis=1)
 
     def _project_context(self, context, x):
         """What the queries of x (b, q, d) found, (b, n, q, h) -> (b, q, d)."""
         if context.shape[2] != 1:
-            context = ops.transpose(context, (0, 2, 1, 3))  # (b, q, n, h)
+            context = _swap(context)  # (b, q, n, h)
         context = ops.reshape(context, (-1, self.num_heads * self._size))  # (b * q, n * h)
         return ops.reshape(self.output_dense(context), (*leading(x), self.output_dense.units))
 
@@ -149,6 +154,12 @@ class MultiHeadAttentionBase(keras.layers.Layer):
             "query_initializer": keras.initializers.serialize(self.query_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),
         }
+
+
+def _swap(x):
+    """x (b, l, n, h) as (b, n, l, h), and back."""
+    in_loop = of_step("later") is None and is_stepping()
+    return swap_in_words(x) if in_loop else ops.transpose(x, (0, 2, 1, 3))
 
 
 @keras.saving.register_keras_serializable("tfmodels")

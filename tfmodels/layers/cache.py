@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from tfmodels.layers._kernels import add_in_place
-from tfmodels.layers.steps import once, written_later, written_until
+from tfmodels.layers.steps import of_step, once
 
 _LARGEST = 127  # of int8; -128 is not used, so that both signs have the same range
 
@@ -46,15 +46,15 @@ def store(keys, dtype):
 def load(cache, dtype):
     """The keys and values of a cache, each (b, n, k, h), in a dtype to compute with.
 
-    Where the last token of each row is to be written later, its own are under "new", (b, n, 1, h), and the
-    place where they would stand under "here", bool (b, 1, 1, k).
+    Where the tokens of a step are to be written later, their own are under "new", (b, n, q, h), and the
+    places where they would stand under "here", bool (b, 1, q, k).
     """
     keys = _load(cache, dtype)
-    own = [written for written in written_later() or () if written[0] is cache]
+    own = [written for written in of_step("later") or () if written[0] is cache]
     if not own:
         return keys
-    _, new, positions = own[-1]
-    here = once(lambda: _places(cache) == positions[:, None, None], "here", positions)
+    _, new, places = own[-1]
+    here = once(lambda: _places(cache) == places[:, None, :, None], "here", places)
     return keys | {"new": _load(new, dtype), "here": here}
 
 
@@ -73,13 +73,14 @@ def write(cache, keys, positions):
     """Puts keys and values, each (b, n, q, h), into a cache at each row's positions (b, q).
 
     Positions after the end of the cache are dropped by none: callers bound the length. Where a step writes
-    later the cache is returned as it is, and `load` knows of its one new token.
+    later the cache is returned as it is, and `load` knows of its new tokens.
     """
+    places = positions if of_step("places") is None else of_step("places")
     update = store(keys, keras.backend.standardize_dtype(cache["key"].dtype))
-    if written_later() is not None:
-        written_later().append((cache, update, positions))
+    if of_step("later") is not None:
+        of_step("later").append((cache, update, places))
         return cache
-    return Cache((name, put(cache[name], new, positions)) for name, new in update.items())
+    return Cache((name, put(cache[name], new, places)) for name, new in update.items())
 
 
 def put(stored, new, positions):
@@ -88,7 +89,7 @@ def put(stored, new, positions):
     A scatter, since rows of one batch stand at different positions.
     """
     indices = once(lambda: _indices(new, positions), "indices", positions, new.shape[1])
-    until = written_until()
+    until = of_step("until")
     if until is None:
         return ops.scatter_update(stored, indices, new)
     # (b, 1, q, 1)

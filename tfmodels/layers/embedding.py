@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfmodels.layers.masks import cached_positions, positions_in_sequence
+from tfmodels.layers.masks import are_positions, cached_positions, positions_in_sequence
 
 
 def sinusoidal_table(length, hidden_dim):
@@ -93,7 +93,8 @@ class PositionalEmbedding(keras.layers.Layer):
 
     def call(self, inputs, padding_mask=None, start_index=None):
         length = ops.shape(inputs)[1]
-        if isinstance(length, int) and length > self.max_sequence_length:
+        too_long = isinstance(length, int) and length > self.max_sequence_length
+        if too_long and not are_positions(start_index):
             raise ValueError(
                 f"The input must not be longer than max_sequence_length={self.max_sequence_length}. "
                 f"Received: length={length}. Cut the input, or build the model longer."

@@ -5,7 +5,7 @@ Shape letters: b batch, q query length, k key length, l length.
 
 from keras import ops
 
-from tfmodels.layers.steps import once
+from tfmodels.layers.steps import of_step, once
 
 # Finite, so that a query that may see nothing (padding) gets a softmax without NaN; exp(-1e9) is exactly
 # 0 in float32 beside any real score.
@@ -44,7 +44,8 @@ def attention_mask(query_mask, key_mask, causal=False, window=None):
 def cached_attention_mask(positions, max_length, window=None):
     """Which cached key each query may attend to: those at or before its own position.
 
-    What a row has not written yet stands after its position, so the cache needs no mask of its own.
+    What a row has not written yet stands after its position, so the cache needs no mask of its own. Where a
+    step says which places are seen, only those among them.
 
     Args:
         positions: int tensor, (batch, query_length), the position of each query in its row.
@@ -54,7 +55,14 @@ def cached_attention_mask(positions, max_length, window=None):
     Returns:
         Boolean tensor, (batch, query_length, max_length), True = may attend.
     """
-    return _may_see(positions[:, :, None], ops.arange(max_length)[None, None, :], window)
+    mask = _may_see(positions[:, :, None], cached_key_positions(max_length)[:, None], window)
+    return mask if of_step("seen") is None else ops.logical_and(mask, of_step("seen"))
+
+
+def cached_key_positions(max_length):
+    """The positions of what stands in each place of a cache: int32 tensor, (batch or 1, max_length)."""
+    positions = of_step("positions")
+    return ops.arange(max_length, dtype="int32")[None] if positions is None else positions
 
 
 def _may_see(query, key, window):
@@ -135,15 +143,22 @@ def positions_in_sequence(padding_mask):
     return index - ops.reshape(ops.take(begin, run, axis=0), (batch, length))
 
 
+def are_positions(index):
+    """Whether an index says of each token where it stands, (batch, length), and not only of the first."""
+    return len(getattr(index, "shape", ())) == 2
+
+
 def cached_positions(index, length):
     """Positions of `length` new tokens that begin at `index` in each row.
 
     Args:
-        index: int tensor, (batch,) or a scalar.
+        index: int tensor, (batch,) or a scalar; or the positions themselves, (batch, length).
         length: int.
 
     Returns:
         int32 tensor, (batch, length), or (1, length) for a scalar index.
     """
+    if are_positions(index):
+        return ops.cast(index, "int32")
     start = ops.reshape(ops.cast(index, "int32"), (-1, 1))
     return start + ops.arange(length, dtype="int32")[None]

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfmodels.layers.masks import cached_positions
+from tfmodels.layers.masks import cached_key_positions, cached_positions
 
 
 @keras.saving.register_keras_serializable("tfmodels")
@@ -73,8 +73,8 @@ class RelativePositionBias(keras.layers.Layer):
     def call(self, inputs, key_length=None, start_index=None):
         length = ops.shape(inputs)[1]
         positions = cached_positions(0 if start_index is None else start_index, length)  # (b or 1, q)
-        keys = ops.arange(length if key_length is None else key_length, dtype="int32")
-        buckets = self._bucket(keys[None, None] - positions[:, :, None])  # (b or 1, q, k)
+        keys = cached_key_positions(length if key_length is None else key_length)  # (b or 1, k)
+        buckets = self._bucket(keys[:, None] - positions[:, :, None])  # (b or 1, q, k)
         bias = ops.take(self.table, buckets, axis=0)  # (b or 1, q, k, n)
         return ops.cast(ops.transpose(bias, (0, 3, 1, 2)), self.compute_dtype)
 

@@ -32,12 +32,20 @@ class Step:
         share: function of a block, `call`, the tuple of its arguments, nested structures of tensors, and a
             hashable key, that returns what `call(*arguments)` does. It may take it from an equal block that
             was called with the same key. None: each block is called.
+        places: int tensor, (batch, length), where in a cache each token is written; None: at its position.
+            With places of their own several texts of a row share a cache.
+        seen: boolean tensor, (batch, length, cache_length), of which places each token may see any, its own
+            among them; None: of all.
+        positions: int tensor, (batch, cache_length), of what stands in each place; None: the place's number.
     """
 
     multiply: Any = None
     until: Any = None
     later: list | None = None
     share: Any = None
+    places: Any = None
+    seen: Any = None
+    positions: Any = None
     made: dict = dataclasses.field(default_factory=dict)  # by `once`
 
 
@@ -51,14 +59,14 @@ def stepping(*arguments, **options):
         _step.reset(token)
 
 
-def written_until():
-    """`Step.until`; None outside a step."""
-    return None if _step.get() is None else _step.get().until
+def is_stepping():
+    """Whether this is a step."""
+    return _step.get() is not None
 
 
-def written_later():
-    """`Step.later`; None outside a step."""
-    return None if _step.get() is None else _step.get().later
+def of_step(name):
+    """An attribute of the `Step`; None outside a step."""
+    return None if _step.get() is None else getattr(_step.get(), name)
 
 
 def once(make, *key):

@@ -8,6 +8,8 @@ from tfmodels.models.base import TransformerModel
 class DecoderModel(TransformerModel):
     """Base of the decoders: a subclass has `token_embedding`, `blocks` and `forward`."""
 
+    reads_places = True
+
     def final_hidden(self, x, training=None):
         return self.forward(self.complete_inputs(x), training=training)[0]
 
@@ -34,7 +36,8 @@ class DecoderModel(TransformerModel):
         Args:
             token_ids: int tensor, (batch, length).
             cache: what `init_cache` or the last step returned.
-            index: int tensor, (batch,) or a scalar: where in each row the new tokens begin.
+            index: int tensor, (batch,) or a scalar: where in each row the new tokens begin; or their
+                positions, (batch, length).
             return_hidden: bool, whether to return the hidden states too.
 
         Returns:

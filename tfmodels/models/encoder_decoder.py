@@ -16,6 +16,7 @@ class EncoderDecoderModel(TransformerModel):
     (b, t, d) and the blocks' new caches; `logits(hidden)`; and `decoder_blocks`.
     """
 
+    reads_places = True
     input_pairs = {
         "encoder_token_ids": ("encoder_padding_mask", "source_vocabulary_size"),
         "decoder_token_ids": ("decoder_padding_mask", "target_vocabulary_size"),
@@ -59,7 +60,8 @@ class EncoderDecoderModel(TransformerModel):
         Args:
             token_ids: int tensor, (batch, length).
             cache: what `init_cache` or the last step returned.
-            index: int tensor, (batch,) or a scalar: where in each row the new tokens begin.
+            index: int tensor, (batch,) or a scalar: where in each row the new tokens begin; or their
+                positions, (batch, length).
             return_hidden: bool, whether to return the hidden states too.
 
         Returns:
