@@ -207,3 +207,17 @@ def test_a_rematerialised_model_trains_to_the_same_weights():
 
     for plain, again in zip(weights(False), weights(True), strict=True):
         np.testing.assert_allclose(again, plain, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("size", [1, 3, 4, 6, 8])
+def test_axes_swapped_in_words(dtype, size):
+    """Also sizes that are no whole number of words."""
+    x = tf.cast(np.random.default_rng(0).normal(size=(2, 3, 4, size)), dtype)
+    traced = tf.function(
+        _kernels.swap_in_words, input_signature=[tf.TensorSpec((None, None, 4, size), x.dtype)]
+    )
+    for swap in (_kernels.swap_in_words, traced):
+        found = swap(x)
+        assert found.shape[3] == size and found.dtype == x.dtype
+        np.testing.assert_array_equal(found, tf.transpose(x, (0, 2, 1, 3)))

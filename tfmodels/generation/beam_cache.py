@@ -6,20 +6,16 @@ Shape letters: b batch, k beams, t tokens of the prompt, c places of the cache, 
 import tensorflow as tf
 
 from tfmodels.generation.loop import place, prefill, repeat
-from tfmodels.generation.shared_blocks import is_as_its_config_says
 
 
 def beam_cache(model, inputs, prompt, lengths, options):
-    """A `SharedCache` for a model that can read one, else `OwnCaches`; the arguments are those of `loop.decode`."""
-    kind = SharedCache if _can_share(model) else OwnCaches
+    """A `SharedCache` for a `StepModel` that can read one, else `OwnCaches`.
+
+    Args:
+        model, inputs, prompt, lengths, options: as of `loop.decode`.
+    """
+    kind = SharedCache if model.reads_places else OwnCaches
     return kind(model, inputs, prompt, lengths, options)
-
-
-def _can_share(model):
-    """Whether all layers that read the cache are known to read it by places."""
-    if not getattr(model, "reads_places", False):
-        return False
-    return all(is_as_its_config_says(layer) for layer in model._flatten_layers(include_self=False))
 
 
 class SharedCache:

@@ -14,6 +14,8 @@ class GenerativeModel(Protocol):
         input_pairs: dict of ids input -> (mask input, vocabulary size field). A model with
             `encoder_token_ids` reads the prompt there and writes from the start token; another
             continues the prompt in `token_ids`.
+        reads_places: bool, optional: whether within `stepping` a step may say of each token where it is
+            written and what it sees; `index` is then the tokens' positions, (batch, length).
     """
 
     config: Any
@@ -25,7 +27,7 @@ class GenerativeModel(Protocol):
     def decode_step(self, token_ids, cache, index, return_hidden=False):
         """(logits, cache[, hidden]) for token_ids, (batch, length), that begin at `index` in each row."""
 
-    def stepping(self, multiply=None, until=None, later=None, share=None):
+    def stepping(self, **options):
         """Optional: a context manager, in which `decode_step` works as `layers.steps.Step` says: faster."""
 
     def put_in_cache(self, stored, new, positions):

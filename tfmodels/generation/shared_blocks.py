@@ -72,9 +72,13 @@ def _kind(block):
     return str(configs), tuple(weights)
 
 
+def is_known(part):
+    """Whether a class, or a function, is Keras's or the project's."""
+    return part.__module__.split(".")[0] in ("keras", "tfmodels")
+
+
 def is_as_its_config_says(layer):
     """Whether it is no layer of a user's, has no function of theirs, and no method has been replaced."""
     replaced = {name for name in vars(layer) if callable(getattr(type(layer), name, None))}
     parts = type(layer), type(layer).call, *filter(callable, vars(layer).values())
-    known = all(part.__module__.split(".")[0] in ("keras", "tfmodels") for part in parts)
-    return known and replaced <= {"build", "quantize"}  # which Keras wraps
+    return all(map(is_known, parts)) and replaced <= {"build", "quantize"}  # which Keras wraps

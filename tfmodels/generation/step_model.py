@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfmodels.generation import products
 from tfmodels.generation.products import COMPILED, COMPILED_ROWS, OWN
-from tfmodels.generation.shared_blocks import SharedBlocks
+from tfmodels.generation.shared_blocks import SharedBlocks, is_as_its_config_says, is_known
 from tfmodels.generation.step_weights import StepWeights
 
 # So many tokens of a row are a step of a loop and no prompt.
@@ -40,6 +40,14 @@ class StepModel:
     def ready(self):
         """The weights that the steps so far have read: dict of str -> tensor."""
         return dict(self._weights.ready)
+
+    @property
+    def reads_places(self):
+        """Whether several texts of a row can share its cache, by `tree` of `decode_step`."""
+        # What a user's class or layer makes of an index and a cache, nobody knows.
+        if not (getattr(self._model, "reads_places", False) and is_known(type(self._model))):
+            return False
+        return all(is_as_its_config_says(layer) for layer in self._model._flatten_layers(include_self=False))
 
     def __getattr__(self, name):
         return getattr(self._model, name)

@@ -182,7 +182,7 @@ def _key_ranges(blocks, query_mask, key_mask, key_length, causal, window):
 
 
 def swap_in_words(x):
-    """x (b, l, n, h) as (b, n, l, h), moved in words of 8 bytes: four times as fast on a CPU, without gradient."""
+    """x (b, l, n, h) as (b, n, l, h), without a gradient: in words of 8 bytes, 4 times as fast on a CPU."""
     width = 8 // x.dtype.size
     if x.shape[-1] % width or width == 1:
         return tf.transpose(x, (0, 2, 1, 3))
