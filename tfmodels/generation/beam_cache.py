@@ -33,7 +33,9 @@ class SharedCache:
         self._model, self._lengths, self._beams = model, lengths, options.num_beams
         # The prompts' last tokens, which the first step reads, are the beams' own.
         self._first = tf.shape(prompt)[1] - 1
-        room = model.room(self._first, more=self._beams * options.max_new_tokens)
+        steps, most = options.max_new_tokens, model.config.max_sequence_length
+        steps = steps if most is None else tf.minimum(steps, most)
+        room = model.room(self._first, more=self._beams * steps)
         cache, self.limits, self._last_index = prefill(model, inputs, prompt, lengths, options, room=room)
         self._place = tf.range(room)[None]  # (1, c)
         written = lengths[:, None] - 1 + (self._place - self._first) // self._beams
