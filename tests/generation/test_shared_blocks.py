@@ -1,5 +1,8 @@
 """Equal blocks traced once, against the same blocks traced one by one."""
 
+import os
+import subprocess
+import sys
 import types
 
 import keras
@@ -186,3 +189,19 @@ def test_the_graph_of_a_prompt_grows_with_no_block(compiled, monkeypatch):
         return [node.op for part in (graph.node, *parts) for node in part].count("MatMul")
 
     assert count(4) == count(8)
+
+
+def test_a_first_text_says_nothing_on_standard_error(tmp_path):
+    """Of a function whose arguments have no rank TensorFlow's optimisers complain, block by block."""
+    script = tmp_path / "first.py"
+    script.write_text(
+        "import tfmodels\n"
+        "sizes = dict(num_layers=3, num_heads=2, hidden_dim=8, intermediate_dim=12)\n"
+        "model = tfmodels.models.gpt2('tiny', vocabulary_size=11, **sizes)\n"
+        "for options in ({}, dict(method='beam')):\n"
+        "    tfmodels.generate(model, {'token_ids': [[3, 7], [2, 9]]}, max_new_tokens=20, **options)\n"
+    )
+    command = [sys.executable, str(script)]
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert "op_level_cost_estimator" not in done.stderr

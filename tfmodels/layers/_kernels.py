@@ -10,11 +10,13 @@ import math
 import keras
 import tensorflow as tf
 
-from tfmodels.layers.masks import mask_scores
-from tfmodels.layers.steps import leading
+from tfmodels.layers.steps import leading, once
 
 # Rows of queries that are scored at once: what is held grows with this times the keys' length.
 _BLOCK_ROWS = 256
+# Finite, so that a query that may see nothing (padding) gets a softmax without NaN; exp(-1e9) is exactly
+# 0 in float32 beside any real score.
+_MASKED_SCORE = -1e9
 
 
 @tf.function(autograph=False)  # traced once for all layers of a model, whose shapes are the same
@@ -179,6 +181,21 @@ def _key_ranges(blocks, query_mask, key_mask, key_length, causal, window):
     # A block of padding may see nothing: one key keeps its softmax finite.
     starts = tf.minimum(starts, key_length - 1)
     return starts, tf.maximum(ends, starts + 1)
+
+
+def mask_scores(scores, mask):
+    """Attention scores with those far below that may not be seen.
+
+    A selection and not a sum: oneDNN fuses a sum with a mask that is the same in every row into the
+    product before it, and then takes a hundred times as long (TensorFlow 2.21).
+
+    Args:
+        scores: float32 tensor, (batch, heads, query_length, key_length).
+        mask: boolean tensor that broadcasts to (batch, query_length, key_length), True = may attend.
+    """
+    masked = tf.where(once(lambda: mask[:, None], "of all heads", mask), scores, _MASKED_SCORE)
+    # TensorFlow's optimisers know no rank of a mask from outside a function, and say so on standard error.
+    return tf.ensure_shape(masked, scores.shape)
 
 
 def swap_in_words(x):

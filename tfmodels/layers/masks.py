@@ -5,11 +5,8 @@ Shape letters: b batch, q query length, k key length, l length.
 
 from keras import ops
 
-from tfmodels.layers.steps import of_step, once
-
-# Finite, so that a query that may see nothing (padding) gets a softmax without NaN; exp(-1e9) is exactly
-# 0 in float32 beside any real score.
-_MASKED_SCORE = -1e9
+from tfmodels.layers._kernels import mask_scores
+from tfmodels.layers.steps import of_step
 
 
 def attention_mask(query_mask, key_mask, causal=False, window=None):
@@ -69,19 +66,6 @@ def _may_see(query, key, window):
     """Whether positions of queries may see those of keys: not the future, nor what left the window."""
     past = query >= key
     return past if window is None else ops.logical_and(past, query - key < window)
-
-
-def mask_scores(scores, mask):
-    """Attention scores with those far below that may not be seen.
-
-    A selection and not a sum: oneDNN fuses a sum with a mask that is the same in every row into the
-    product before it, and then takes a hundred times as long (TensorFlow 2.21).
-
-    Args:
-        scores: float32 tensor, (batch, heads, query_length, key_length).
-        mask: boolean tensor that broadcasts to (batch, query_length, key_length), True = may attend.
-    """
-    return ops.where(once(lambda: mask[:, None], "of all heads", mask), scores, _MASKED_SCORE)
 
 
 def masked_softmax(scores, mask, dtype, training=None):

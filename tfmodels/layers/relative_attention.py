@@ -8,9 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfmodels.layers._kernels import mask_scores
 from tfmodels.layers.attention import MultiHeadAttentionBase
 from tfmodels.layers.cache import empty, load, write
-from tfmodels.layers.masks import attention_mask, mask_scores, positions_in_sequence
+from tfmodels.layers.masks import attention_mask, positions_in_sequence
 from tfmodels.layers.record import record
 from tfmodels.layers.steps import PlainDense
 
