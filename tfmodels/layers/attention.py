@@ -189,7 +189,8 @@ class MultiHeadSelfAttention(MultiHeadAttentionBase):
         padding_mask: int tensor, (batch, length), 0 = padding, k >= 1 = the k-th sequence packed in
             the row, which attends inside itself only; None: every token is real.
         cache: what `init_cache` or the call before returned; needs `index` and `causal=True`.
-        index: int tensor, (batch,) or a scalar: where in each row `inputs` begins.
+        index: int tensor, (batch,) or a scalar: where in each row `inputs` begins; or the
+            position of each token, (batch, length).
         position_bias: float tensor that broadcasts to (batch, num_heads, length, key_length), added
             to the scores, as `RelativePositionBias` makes it.
         rotary: cosines and sines of the tokens' positions, as `RotaryEmbedding` makes them.

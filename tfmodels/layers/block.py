@@ -227,7 +227,8 @@ class TransformerBlock(BlockBase):
         encoder_output: float tensor, (batch, encoder_length, encoder_dim), with cross-attention.
         encoder_padding_mask: int tensor, (batch, encoder_length).
         cache: what `init_cache` or the call before returned; needs `index`.
-        index: int tensor, (batch,) or a scalar: where in each row `inputs` begins.
+        index: int tensor, (batch,) or a scalar: where in each row `inputs` begins; or the
+            position of each token, (batch, length).
         position_bias: float tensor, added to the scores of the self-attention.
         rotary: what `RotaryEmbedding` returns, for the self-attention.
 

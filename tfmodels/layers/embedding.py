@@ -47,8 +47,8 @@ class PositionalEmbedding(keras.layers.Layer):
         inputs: float tensor, (batch, length, hidden_dim).
         padding_mask: int tensor, (batch, length); given, positions start again at 0 in each packed
             sequence.
-        start_index: int tensor, (batch,) or a scalar: the position of the first token. It replaces
-            `padding_mask`.
+        start_index: int tensor, (batch,) or a scalar: the position of the first token; or those of
+            all, (batch, length). It replaces `padding_mask`.
 
     Returns:
         Float tensor, (batch, length, hidden_dim): inputs plus the code of each token's position.

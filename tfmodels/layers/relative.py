@@ -27,7 +27,8 @@ class RelativePositionBias(keras.layers.Layer):
     Call arguments:
         inputs: tensor, (batch, query_length, ...), of which only the shape counts.
         key_length: int, number of keys; None: `query_length`.
-        start_index: int tensor, (batch,) or a scalar: the position of the first query.
+        start_index: int tensor, (batch,) or a scalar: the position of the first query; or
+            those of all, (batch, query_length).
 
     Returns:
         Float tensor, (batch or 1, num_heads, query_length, key_length).

@@ -27,8 +27,8 @@ class RotaryEmbedding(keras.layers.Layer):
         inputs: tensor, (batch, length, ...), of which only the shape counts.
         padding_mask: int tensor, (batch, length); given, positions start again at 0 in each packed
             sequence.
-        start_index: int tensor, (batch,) or a scalar: the position of the first token. It replaces
-            `padding_mask`.
+        start_index: int tensor, (batch,) or a scalar: the position of the first token; or those of
+            all, (batch, length). It replaces `padding_mask`.
 
     Returns:
         A tuple of cosines and sines, float32 tensors, (batch or 1, length, head_dim / 2).
