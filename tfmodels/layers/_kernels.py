@@ -204,7 +204,8 @@ def swap_in_words(x):
     if x.shape[-1] % width or width == 1:
         return tf.transpose(x, (0, 2, 1, 3))
     words = tf.reshape(x, (*leading(x), x.shape[-1] // width, width))
-    words = tf.transpose(tf.bitcast(words, tf.int64), (0, 2, 1, 3))
+    # Not int64, of which oneDNN says on standard error that it does not support it.
+    words = tf.transpose(tf.bitcast(words, tf.float64), (0, 2, 1, 3))
     words = tf.bitcast(words, x.dtype)  # (b, n, l, h / width, width)
     return tf.reshape(words, (*leading(words)[:3], x.shape[-1]))
 
