@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.generation.test_shared_blocks import prompt_of
 from tests.reference.weights import randomise
 from tfmodels import generate
 from tfmodels.generation import products
@@ -14,13 +15,11 @@ SIZE = dict(num_layers=2, num_heads=2, hidden_dim=8, intermediate_dim=12, dropou
 ONE, PLACES = dict(vocabulary_size=11), dict(max_sequence_length=40)
 TWO = dict(source_vocabulary_size=11, target_vocabulary_size=11)
 MODELS = {
-    "gpt2": lambda **options: gpt2("tiny", **ONE, **PLACES, **SIZE, **options),
-    "window": lambda **options: llama(
-        "tiny", window=5, num_key_value_heads=1, **ONE, **PLACES, **SIZE, **options
-    ),
-    "t5": lambda **options: t5("tiny", head_dim=4, **ONE, **SIZE, **options),
-    "bart": lambda **options: bart("tiny", **ONE, **PLACES, **SIZE, **options),
-    "transformer": lambda **options: transformer("tiny", **TWO, **PLACES, **SIZE, **options),
+    "gpt2": lambda: gpt2("tiny", **ONE, **PLACES, **SIZE),
+    "window": lambda: llama("tiny", window=5, num_key_value_heads=1, **ONE, **PLACES, **SIZE),
+    "t5": lambda: t5("tiny", head_dim=4, **ONE, **SIZE),
+    "bart": lambda: bart("tiny", **ONE, **PLACES, **SIZE),
+    "transformer": lambda: transformer("tiny", **TWO, **PLACES, **SIZE),
 }
 OPTIONS = {
     "beam": dict(method="beam", num_beams=4),
@@ -30,16 +29,10 @@ OPTIONS = {
 }
 
 
-def made(kind, **options):
-    model = MODELS[kind](**options)
+def made(kind):
+    model = MODELS[kind]()
     randomise(model, seed=1, scale=0.5)
     return model
-
-
-def prompt_of(model):
-    ids, mask = [[3, 7, 2, 9, 4, 1, 8, 3, 5, 6], [2, 9, 5] + [0] * 7], [[1] * 10, [1] * 3 + [0] * 7]
-    name = next(iter(model.input_pairs))
-    return {name: ids, model.input_pairs[name][0]: mask}
 
 
 def in_own_caches(monkeypatch, model, *arguments, **options):

@@ -1,6 +1,6 @@
 """How the beams of a row keep what they have read.
 
-Shape letters: b batch, k beams, t tokens of the prompt, c places of the cache, v vocabulary.
+Shape letters: b batch, k beams, c places of the cache, v vocabulary.
 """
 
 import tensorflow as tf
