@@ -167,6 +167,10 @@ def test_the_layout_of_kernels_follows_rows_and_steps(monkeypatch):
     monkeypatch.setattr(products, "_WORTH_COMPILING", 0)
     assert {choose_layout(each, 1, 64) for each in (model, half, int8)} == {"compiled"}
     assert choose_layout(model, 2, 64) == choose_layout(model, 16, 64) == "compiled rows"
+    with monkeypatch.context() as large:
+        large.setattr(products, "_MOST_BYTES", 0)
+        assert choose_layout(model, 1, 64) == "compiled as stored"
+        assert choose_layout(half, 1, 64) == choose_layout(int8, 1, 64) == "own"
     assert choose_layout(model, 1, 64, compiled=False) == choose_layout(half, 2, 64) == "turned"
     assert choose_layout(int8, 3, 64) == choose_layout(model, 17, 64) == "swapped"
     model.blocks[0].attention.query_dense.enable_lora(2)
@@ -211,6 +215,39 @@ def test_a_compiled_step_writes_the_same_text(kind, method, monkeypatch):
         row = {"token_ids": [[3, 7, 2, 9]]}
         text = "".join(stream(model, row, SmallIds, **options | {"return_scores": False}))
         assert text == " ".join(map(str, expected.token_ids[0][: expected.lengths[0]]))
+
+
+@pytest.mark.parametrize("turned", [True, False])
+def test_a_compiled_product_of_a_row_is_not_fused_with_a_sum(turned):
+    """XLA runs such a fusion, of kind kOutput, on one core."""
+    matrix, layout = tf.random.normal((64, 64)), "compiled" if turned else "compiled as stored"
+
+    @tf.function(jit_compile=True, autograph=False)
+    def summed(x):
+        return x + products.times(x, matrix, turned, layout)
+
+    x = tf.random.normal((1, 64))
+    np.testing.assert_allclose(summed(x), x + tf.matmul(x, matrix, transpose_b=turned), atol=1e-4)
+    program = summed.experimental_get_compiler_ir(x)(stage="optimized_hlo")
+    assert "dot(" in program and "kOutput" not in program
+
+
+@pytest.mark.parametrize("method", ["greedy", "sample"])
+def test_a_large_model_compiles_its_matrices_as_stored(method, monkeypatch):
+    model, options = model_of("float32"), dict(max_new_tokens=20, stop=(), return_scores=True, method=method)
+    expected = generate(model, {"token_ids": [[3, 7]]}, **options)
+    monkeypatch.setattr(products, "_WORTH_COMPILING", 0)
+    monkeypatch.setattr(products, "_MOST_BYTES", 0)
+    found = generate(model, {"token_ids": [[3, 7]]}, **options)
+    np.testing.assert_array_equal(found.token_ids, expected.token_ids)
+    np.testing.assert_allclose(found.log_probabilities, expected.log_probabilities, atol=2e-5)
+    functions = {key[-1]: function.graph for key, function in vars(model)["_generate_functions"].items()}
+    transposed = {
+        layout: sum(op.type == "Transpose" and op.inputs[0].shape.rank == 2 for op in graph.get_operations())
+        for layout, graph in functions.items()
+    }
+    # Queries, keys and values as one, attention's output, and the feed-forward network's two.
+    assert transposed["turned"] - transposed["compiled as stored"] == 4
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16", "int8"])

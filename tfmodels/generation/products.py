@@ -10,9 +10,10 @@ import tensorflow as tf
 from tfmodels.generation.protocol import is_encoder_decoder
 
 # As the layer makes its products; by a turned matrix, (o, i), of which a CPU reads each row in one piece;
-# by a turned matrix as the first factor: (W x^T)^T; or the whole step as one program of XLA's, of one row or
-# of several.
-OWN, TURNED, SWAPPED, COMPILED, COMPILED_ROWS = "own", "turned", "swapped", "compiled", "compiled rows"
+# by a turned matrix as the first factor: (W x^T)^T; or the whole step as one program of XLA's, of one row by
+# turned matrices or by them as they stand, or of several rows.
+OWN, TURNED, SWAPPED = "own", "turned", "swapped"
+COMPILED, COMPILED_AS_STORED, COMPILED_ROWS = "compiled", "compiled as stored", "compiled rows"
 # Up to so many rows turned matrices are faster. Turning them all takes as long as some ten steps gain, and
 # their memory once more.
 _FEW_ROWS = {"float32": 48, "bfloat16": 128}
@@ -41,7 +42,9 @@ def choose_layout(model, rows, steps, compiled=True):
     read = "int8" if rounded else dtype
     few = rows <= _MOST_COMPILED[read] and (read == "float32" or size <= _MOST_BYTES)
     if compiled and few and size >= _WORTH_COMPILING and _can_compile(model):
-        return COMPILED if rows == 1 else COMPILED_ROWS
+        if rows > 1:
+            return COMPILED_ROWS
+        return COMPILED if size <= _MOST_BYTES else COMPILED_AS_STORED
     if size > _MOST_BYTES:
         return OWN
     # A rounded kernel is cast too, which takes far longer than a product.
@@ -78,8 +81,12 @@ def times(x, matrix, turned, layout):
         product = tf.transpose(tf.matmul(matrix, rows, transpose_b=True))
     else:
         product = tf.matmul(rows, tf.cast(matrix, x.dtype), transpose_b=turned)
-        # Kept from a bias that is added: TensorFlow's fused op of few rows takes up to half as long again.
-        product = tf.raw_ops.Snapshot(input=product) if layout == TURNED else product
+        # Kept from a bias or a residual that is added: TensorFlow's fused op of few rows takes up to half as
+        # long again, and XLA's of one row and a float32 matrix runs on one core.
+        if layout == TURNED:
+            product = tf.raw_ops.Snapshot(input=product)
+        elif layout in (COMPILED, COMPILED_AS_STORED) and matrix.dtype == tf.float32:
+            product = tf.maximum(product, -float("inf"))
     if x.shape.rank == 2:
         return product
     sizes = [-1 if size is None else size for size in x.shape[:-1]]

@@ -5,7 +5,7 @@ import contextlib
 import tensorflow as tf
 
 from tfmodels.generation import products
-from tfmodels.generation.products import COMPILED, COMPILED_ROWS, OWN
+from tfmodels.generation.products import COMPILED, COMPILED_AS_STORED, COMPILED_ROWS, OWN
 from tfmodels.generation.shared_blocks import SharedBlocks, is_as_its_config_says, is_known
 from tfmodels.generation.step_weights import StepWeights
 
@@ -33,7 +33,7 @@ class StepModel:
     def __init__(self, model, layout=OWN, ready=None, in_place=False):
         self._model = model
         self._layout = layout
-        self._on_xla = layout in (COMPILED, COMPILED_ROWS)
+        self._on_xla = layout in (COMPILED, COMPILED_AS_STORED, COMPILED_ROWS)
         self._in_place = in_place and not products.has_gpu()
         self._weights = StepWeights(model, ready)
 
@@ -119,7 +119,7 @@ class StepModel:
         stands, dtype, stored = True, x.dtype, matrices[0].dtype
         if self._layout == COMPILED_ROWS:  # for XLA too a turned matrix takes twice as long
             stands = False
-        elif self._layout == COMPILED and stored == x.dtype == "float32":  # one row: as fast as it is
+        elif self._layout == COMPILED_AS_STORED:
             stands = turned
         elif self._layout == COMPILED and stored == "int8":  # XLA reads it as it multiplies one row
             dtype = "int8"
