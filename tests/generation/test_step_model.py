@@ -223,12 +223,12 @@ def test_a_compiled_product_of_a_row_is_not_fused_with_a_sum(turned):
     matrix, layout = tf.random.normal((64, 64)), "compiled" if turned else "compiled as stored"
 
     @tf.function(jit_compile=True, autograph=False)
-    def summed(x):
-        return x + products.times(x, matrix, turned, layout)
+    def summed(x, bias):
+        return products.times(x, matrix, turned, layout) + bias
 
-    x = tf.random.normal((1, 64))
-    np.testing.assert_allclose(summed(x), x + tf.matmul(x, matrix, transpose_b=turned), atol=1e-4)
-    program = summed.experimental_get_compiler_ir(x)(stage="optimized_hlo")
+    x, bias = tf.random.normal((1, 64)), tf.random.normal((64,))
+    np.testing.assert_allclose(summed(x, bias), tf.matmul(x, matrix, transpose_b=turned) + bias, atol=1e-4)
+    program = summed.experimental_get_compiler_ir(x, bias)(stage="optimized_hlo")
     assert "dot(" in program and "kOutput" not in program
 
 

@@ -81,7 +81,7 @@ def times(x, matrix, turned, layout):
         product = tf.transpose(tf.matmul(matrix, rows, transpose_b=True))
     else:
         product = tf.matmul(rows, tf.cast(matrix, x.dtype), transpose_b=turned)
-        # Kept from a bias or a residual that is added: TensorFlow's fused op of few rows takes up to half as
+        # Kept from a bias that is added: TensorFlow's fused op of few rows takes up to half as
         # long again, and XLA's of one row and a float32 matrix runs on one core.
         if layout == TURNED:
             product = tf.raw_ops.Snapshot(input=product)
