@@ -232,6 +232,22 @@ def test_a_compiled_product_of_a_row_is_not_fused_with_a_sum(turned):
     assert "dot(" in program and "kOutput" not in program
 
 
+def test_a_compiled_product_with_int8_does_not_make_its_row_again():
+    """For each of its results, as XLA does if it fuses the product with what the row is made of."""
+    matrix = tf.cast(tf.random.uniform((64, 64), -128, 128), tf.int8)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def scaled(x, gain):
+        return products.times(x * gain + gain, matrix, True, "compiled")
+
+    x, gain = tf.random.normal((1, 64)), tf.random.normal((64,))
+    expected = tf.matmul(x * gain + gain, tf.cast(matrix, tf.float32), transpose_b=True)
+    np.testing.assert_allclose(scaled(x, gain), expected, rtol=1e-4, atol=1e-2)
+    program = scaled.experimental_get_compiler_ir(x, gain)(stage="optimized_hlo")
+    (product,) = (part for part in program.split("\n\n") if " dot(" in part)
+    assert " convert(" in product and " add(" not in product and " multiply(" not in product
+
+
 @pytest.mark.parametrize("method", ["greedy", "sample"])
 def test_a_large_model_compiles_its_matrices_as_stored(method, monkeypatch):
     model, options = model_of("float32"), dict(max_new_tokens=20, stop=(), return_scores=True, method=method)
