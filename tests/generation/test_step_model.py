@@ -232,20 +232,26 @@ def test_a_compiled_product_of_a_row_is_not_fused_with_a_sum(turned):
     assert "dot(" in program and "kOutput" not in program
 
 
-def test_a_compiled_product_with_int8_does_not_make_its_row_again():
+@pytest.mark.parametrize("dtype", ["int8", "bfloat16"])
+def test_a_compiled_product_does_not_make_its_row_again(dtype):
     """For each of its results, as XLA does if it fuses the product with what the row is made of."""
-    matrix = tf.cast(tf.random.uniform((64, 64), -128, 128), tf.int8)
+    matrix = tf.cast(tf.random.uniform((64, 64), -127, 127), dtype)
 
     @tf.function(jit_compile=True, autograph=False)
-    def scaled(x, gain):
-        return products.times(x * gain + gain, matrix, True, "compiled")
+    def scaled(heads, gain):
+        x = tf.reshape(tf.transpose(heads * gain + gain, (0, 2, 1, 3)), (1, 64))
+        return products.times(x, matrix, True, "compiled")
 
-    x, gain = tf.random.normal((1, 64)), tf.random.normal((64,))
-    expected = tf.matmul(x * gain + gain, tf.cast(matrix, tf.float32), transpose_b=True)
-    np.testing.assert_allclose(scaled(x, gain), expected, rtol=1e-4, atol=1e-2)
-    program = scaled.experimental_get_compiler_ir(x, gain)(stage="optimized_hlo")
+    heads = tf.cast(tf.random.normal((1, 8, 1, 8)), "float32" if dtype == "int8" else dtype)
+    gain = tf.cast(0.5, heads.dtype)
+    expected = tf.reshape(heads * gain + gain, (1, 64))
+    expected = tf.matmul(expected, tf.cast(matrix, heads.dtype), transpose_b=True)
+    found, expected = (tf.cast(x, tf.float32) for x in (scaled(heads, gain), expected))
+    np.testing.assert_allclose(found, expected, rtol=2e-2, atol=0.05 if dtype == "int8" else 10)
+    program = scaled.experimental_get_compiler_ir(heads, gain)(stage="optimized_hlo")
     (product,) = (part for part in program.split("\n\n") if " dot(" in part)
     assert " convert(" in product and " add(" not in product and " multiply(" not in product
+    assert "1,8,1,8" not in product
 
 
 @pytest.mark.parametrize("method", ["greedy", "sample"])

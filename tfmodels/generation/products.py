@@ -77,8 +77,8 @@ def _is_kernel(variable):
 def times(x, matrix, turned, layout):
     """x (..., i) times a matrix (i, o), or turned (o, i) -> (..., o); only the first size may be unknown."""
     rows = x if x.shape.rank == 2 else tf.reshape(x, (-1, x.shape[-1]))
-    if layout == COMPILED and matrix.dtype == tf.int8:
-        rows = _made_before(rows, matrix)
+    if layout == COMPILED and matrix.dtype != tf.float32:
+        rows = _made_before(rows, matrix[0])
     if layout == SWAPPED:
         product = tf.transpose(tf.matmul(matrix, rows, transpose_b=True))
     else:
@@ -95,12 +95,12 @@ def times(x, matrix, turned, layout):
     return tf.reshape(product, [*sizes, product.shape[-1]])
 
 
-def _made_before(x, matrix):
-    """x, made before its product with a matrix of int8.
+def _made_before(x, numbers):
+    """x (1, i), made before its product with a small matrix that has a row of these numbers, (i,).
 
-    XLA fuses the product with the matrix's cast, and then also with the sums and products that x is the
-    result of, which it would make again for each of the product's results. A division it leaves alone, also
-    by a one that it cannot know.
+    XLA fuses the product with the matrix's cast, and then also with what x is the result of, such as sums
+    and a change of shape, which it would make again for each of the product's results. A division it leaves
+    alone, also by ones that it cannot know.
     """
-    one = tf.cast(tf.cast(matrix[0, 0], tf.int32) > -1000, x.dtype)
-    return x / one
+    numbers = numbers if numbers.dtype.is_integer else tf.bitcast(numbers, tf.int16)
+    return x / tf.cast(tf.cast(numbers, tf.int32) > -(2**20), x.dtype)
