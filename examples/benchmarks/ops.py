@@ -1,12 +1,13 @@
 """What some choices of tfmodels rest on, measured: python examples/benchmarks/ops.py
 
 Rows flattened before a Dense layer against a three-dimensional product; the fused sparse cross-entropy op
-against softmax and arg max; a mask that is added to attention scores against one that selects; few rows
-times kernels as they stand, cast, turned, or turned and as the first factor; one row times kernels of
-smaller types by XLA, which reads them as they are, against TensorFlow's products; a product fused with its
-bias against the two, three products against one of their matrices side by side, and GELU in float32; top-p
-by a sort against by bits; a cache that a loop copies against one that it writes in place; gradients that
-layers have of their own against derived ones. Prints medians of 15 runs after a warm-up, and ratios.
+against softmax and arg max; a mask that is added to attention scores against one that selects; few rows times
+kernels as they stand, cast, turned, or turned and as the first factor; one row times kernels of smaller types
+by XLA, which reads them as they are, against TensorFlow's products, and kept from what XLA fuses them with; a
+product fused with its bias against the two, three products against one of their matrices side by side, and
+GELU in float32; top-p by a sort against by bits; a cache that a loop copies against one that it writes in
+place; gradients that layers have of their own against derived ones. Prints medians of 15 runs after
+a warm-up, and ratios.
 """
 
 import statistics
@@ -15,6 +16,7 @@ import time
 import keras
 import tensorflow as tf
 
+from tfmodels.generation import products
 from tfmodels.generation.sampling import _fewest
 from tfmodels.layers import _kernels
 from tfmodels.layers.masks import masked_softmax
@@ -79,6 +81,27 @@ def few_rows_swapped(x, kernels):
 def few_rows_compiled(x, kernels):
     """The same with turned kernels of any type as one program of XLA's."""
     return tf.function(lambda x: few_rows(x, kernels, True), jit_compile=True, autograph=False)(x)
+
+
+def row_compiled(x, kernels, gains, apart):
+    """x (1, dim) through turned kernels as one program of XLA's, between them what attention and int8 do."""
+
+    def times(x, kernel):
+        if apart:
+            return products.times(x, kernel, True, products.COMPILED)
+        return tf.matmul(x, tf.cast(kernel, x.dtype), transpose_b=True)
+
+    def run(x):
+        for kernel in kernels:
+            mean, variance = tf.nn.moments(x, axes=-1, keepdims=True)
+            x = (x - mean) * tf.math.rsqrt(variance) * gains[x.shape[-1]] + gains[x.shape[-1]]
+            heads = tf.reshape(x, (1, 12, 1, x.shape[-1] // 12))
+            product = times(tf.reshape(tf.transpose(heads, (0, 2, 1, 3)), x.shape), kernel)
+            gain = gains[product.shape[-1]]
+            x = (product / gain if kernel.dtype == tf.int8 else product) + gain
+        return tf.cast(x, tf.float32)
+
+    return tf.function(run, jit_compile=True, autograph=False)(x)
 
 
 def top_p_sorted(logits, probability):
@@ -231,6 +254,12 @@ def main():
         graph = milliseconds(few_rows, here, turned if name == "int8" else each, True)
         compiled = milliseconds(few_rows_compiled, here, each)
         print(f"1 row, {name}: {graph:.1f} ms, by XLA {compiled:.1f} ms, ratio {graph / compiled:.2f}")
+        gains = {size: tf.cast(tf.random.normal((size,)), here.dtype) for size in (768, 3072)}
+        fused, apart = (milliseconds(row_compiled, here, each, gains, f) for f in (False, True))
+        print(
+            f"the same by XLA with norms, heads and biases: fused {fused:.1f} ms, "
+            f"apart {apart:.1f} ms, ratio {fused / apart:.2f}"
+        )
     several_rows(8)
     for rows in (1, 8):
         logits, probability = 3 * tf.random.normal((rows, 50257)), tf.constant(0.9)
