@@ -83,8 +83,8 @@ def times(x, matrix, turned, layout):
         product = tf.transpose(tf.matmul(matrix, rows, transpose_b=True))
     else:
         product = tf.matmul(rows, tf.cast(matrix, x.dtype), transpose_b=turned)
-        # Kept from a bias that is added: TensorFlow's fused op of few rows takes up to half as
-        # long again, and XLA's of one row and a float32 matrix runs on one core.
+        # Kept from a bias that is added: TensorFlow's fused op of few rows takes up to half as long again,
+        # and XLA's of one row and a float32 matrix runs on one core.
         if layout == TURNED:
             product = tf.raw_ops.Snapshot(input=product)
         elif layout in (COMPILED, COMPILED_AS_STORED) and matrix.dtype == tf.float32:
@@ -96,7 +96,7 @@ def times(x, matrix, turned, layout):
 
 
 def _made_before(x, numbers):
-    """x (1, i), made before its product with a small matrix that has a row of these numbers, (i,).
+    """x (1, i), made before its product with a matrix, not of float32, that has a row of these numbers, (i,).
 
     XLA fuses the product with the matrix's cast, and then also with what x is the result of, such as sums
     and a change of shape, which it would make again for each of the product's results. A division it leaves
