@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfmodels.generation.protocol import is_encoder_decoder
 
 # As the layer makes its products; by a turned matrix, (o, i), of which a CPU reads each row in one piece;
-# by a turned matrix as the first factor: (W x^T)^T; or the whole step as one program of XLA's, of one row by
+# by a turned matrix as the first factor: (W x^T)^T; or within programs of XLA's, one a block, of one row by
 # turned matrices or by them as they stand, or of several rows.
 OWN, TURNED, SWAPPED = "own", "turned", "swapped"
 COMPILED, COMPILED_AS_STORED, COMPILED_ROWS = "compiled", "compiled as stored", "compiled rows"
@@ -19,7 +19,7 @@ COMPILED, COMPILED_AS_STORED, COMPILED_ROWS = "compiled", "compiled as stored", 
 _FEW_ROWS = {"float32": 48, "bfloat16": 128}
 _MANY_STEPS, _MOST_BYTES = 16, 2**31
 # Up to so many rows XLA is faster: with one it reads smaller types as it multiplies, with more it casts them
-# at every step. It takes a second to compile, which smaller models gain back too late.
+# at every step. It takes half a second to compile, which smaller models gain back too late.
 _MOST_COMPILED = {"float32": 16, "bfloat16": 1, "int8": 1}
 _WORTH_COMPILING = 2**26
 

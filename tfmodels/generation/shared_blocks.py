@@ -1,22 +1,26 @@
 """Equal blocks of a model as one traced function of their weights.
 
-Tracing a block takes tens of milliseconds, and TensorFlow's and XLA's work on its ops as long again: a model
-of many blocks would spend most of its first text on it.
+Tracing a block takes tens of milliseconds, TensorFlow's work on its ops as long again, and XLA's a tenth of a
+second: a model of many blocks would spend most of its first text on it.
 """
+
+import math
 
 import tensorflow as tf
 
 
 class SharedBlocks:
-    """Runs the first of equal blocks as it is, and all others as one function (`layers.steps.Step.share`).
+    """Runs equal blocks as one function (`layers.steps.Step.share`).
 
     Args:
         weights: `StepWeights`, from which the blocks read: the first shows what they ask for.
+        compiled: bool, whether XLA compiles the function; else the first block runs as it is.
     """
 
-    def __init__(self, weights):
+    def __init__(self, weights, compiled=False):
         self._weights = weights
-        self._asked = {}  # of a kind of block: [(places in its variables, turned, dtype)]
+        self._compiled = compiled
+        self._asked = {}  # of a kind of block: [[(places in its variables, turned, dtype)]]
         self._functions = {}
 
     def __call__(self, block, call, tensors, key):
@@ -28,25 +32,53 @@ class SharedBlocks:
         if kind not in self._asked:
             with self._weights.noted() as asked:
                 results = call(*tensors)
-            places = {id(variable): i for i, variable in enumerate(variables)}
-            asked = [(tuple(places.get(name) for name in names), *form) for names, *form in asked]
-            self._asked[kind] = [each for each in dict.fromkeys(asked) if None not in each[0]]
-            return results
-        asked = [(tuple(variables[i] for i in matrices), *form) for matrices, *form in self._asked[kind]]
-        weights = [self._weights.get(*each) for each in asked]
+            self._asked[kind] = self._together(asked, variables)
+            if not self._compiled:
+                return results
+        asked = [
+            [(tuple(variables[i] for i in places), *form) for places, *form in part]
+            for part in self._asked[kind]
+        ]
+        weights = [self._weights.get(sum((names for names, *_ in part), ()), *part[0][1:]) for part in asked]
         if kind not in self._functions:
-            names = [(tuple(map(id, matrices)), *form) for matrices, *form in asked]
-            self._functions[kind] = self._traced(call, tensors, variables, names)
+            self._functions[kind] = self._traced(call, tensors, variables, asked)
         return self._functions[kind](weights, leaves)
 
-    def _traced(self, call, tensors, variables, names):
+    def _together(self, asked, variables):
+        """What was asked for, by places in the variables: a list of what is given as one tensor.
+
+        A loop takes half a microsecond for each tensor at each step, so that all vectors are one for XLA,
+        which reads parts of one where they stand.
+        """
+        places = {id(variable): i for i, variable in enumerate(variables)}
+        parts = {}
+        for names, turned, dtype in dict.fromkeys(asked):
+            own = tuple(places.get(name) for name in names)
+            if None in own:
+                continue
+            shape, stored = variables[own[0]].shape, variables[own[0]].dtype
+            alone = not self._compiled or len(shape) != 1
+            part = (own if alone else None, turned, dtype, stored)
+            parts.setdefault(part, []).append((own, turned, dtype))
+        return list(parts.values())
+
+    def _traced(self, call, tensors, variables, asked):
         """The function of weights and leaves that stands for `call` of every equal block."""
         known = {}
+        names = [[(tuple(map(id, matrices)), *form) for matrices, *form in part] for part in asked]
+        sizes = [[sum(math.prod(x.shape) for x in vectors) for vectors, *_ in part] for part in asked]
 
         # Inlined, its ops would be worked on again for each block.
-        @tf.function(autograph=False, experimental_attributes={"_noinline": True})
+        @tf.function(
+            autograph=False,
+            jit_compile=self._compiled or None,
+            experimental_attributes={"_noinline": True},
+        )
         def function(weights, leaves):
-            with self._weights.replaced(variables, dict(zip(names, weights, strict=True))):
+            values = {}
+            for part, size, weight in zip(names, sizes, weights, strict=True):
+                values |= zip(part, [weight] if len(part) == 1 else tf.split(weight, size), strict=True)
+            with self._weights.replaced(variables, values):
                 results = call(*tf.nest.pack_sequence_as(tensors, leaves))
             given, flat = {id(leaf): i for i, leaf in enumerate(leaves)}, tf.nest.flatten(results)
             known["structure"] = tf.nest.pack_sequence_as(results, range(len(flat)))
