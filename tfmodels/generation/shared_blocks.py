@@ -20,7 +20,7 @@ class SharedBlocks:
     def __init__(self, weights, compiled=False):
         self._weights = weights
         self._compiled = compiled
-        self._asked = {}  # of a kind of block: [[(places in its variables, turned, dtype)]]
+        self._asked = {}  # of a kind of block: what `_together` returns
         self._functions = {}
 
     def __call__(self, block, call, tensors, key):
@@ -36,37 +36,36 @@ class SharedBlocks:
             if not self._compiled:
                 return results
         asked = [
-            [(tuple(variables[i] for i in places), *form) for places, *form in part]
-            for part in self._asked[kind]
+            ([tuple(variables[i] for i in places) for places in parts], *form)
+            for parts, *form in self._asked[kind]
         ]
-        weights = [self._weights.get(sum((names for names, *_ in part), ()), *part[0][1:]) for part in asked]
+        weights = [self._weights.get(sum(parts, ()), *form) for parts, *form in asked]
         if kind not in self._functions:
             self._functions[kind] = self._traced(call, tensors, variables, asked)
         return self._functions[kind](weights, leaves)
 
     def _together(self, asked, variables):
-        """What was asked for, by places in the variables: a list of what is given as one tensor.
+        """What was asked for, as `noted` has it: a list of what is to be given as one tensor.
 
-        A loop takes half a microsecond for each tensor at each step, so that all vectors are one for XLA,
-        which reads parts of one where they stand.
+        Each is a tuple of a list of its parts, as places in the variables, turned and dtype. All vectors are
+        one for XLA, which reads parts where they stand: each tensor costs a loop time at each step.
         """
         places = {id(variable): i for i, variable in enumerate(variables)}
-        parts = {}
+        together = {}
         for names, turned, dtype in dict.fromkeys(asked):
             own = tuple(places.get(name) for name in names)
             if None in own:
                 continue
             shape, stored = variables[own[0]].shape, variables[own[0]].dtype
             alone = not self._compiled or len(shape) != 1
-            part = (own if alone else None, turned, dtype, stored)
-            parts.setdefault(part, []).append((own, turned, dtype))
-        return list(parts.values())
+            together.setdefault((turned, dtype, stored, own if alone else None), []).append(own)
+        return [(parts, turned, dtype) for (turned, dtype, *_), parts in together.items()]
 
     def _traced(self, call, tensors, variables, asked):
         """The function of weights and leaves that stands for `call` of every equal block."""
         known = {}
-        names = [[(tuple(map(id, matrices)), *form) for matrices, *form in part] for part in asked]
-        sizes = [[sum(math.prod(x.shape) for x in vectors) for vectors, *_ in part] for part in asked]
+        names = [[(tuple(map(id, part)), *form) for part in parts] for parts, *form in asked]
+        sizes = [[sum(math.prod(x.shape) for x in part) for part in parts] for parts, *_ in asked]
 
         # Inlined, its ops would be worked on again for each block.
         @tf.function(
@@ -76,8 +75,8 @@ class SharedBlocks:
         )
         def function(weights, leaves):
             values = {}
-            for part, size, weight in zip(names, sizes, weights, strict=True):
-                values |= zip(part, [weight] if len(part) == 1 else tf.split(weight, size), strict=True)
+            for name, size, weight in zip(names, sizes, weights, strict=True):
+                values |= zip(name, [weight] if len(name) == 1 else tf.split(weight, size), strict=True)
             with self._weights.replaced(variables, values):
                 results = call(*tf.nest.pack_sequence_as(tensors, leaves))
             given, flat = {id(leaf): i for i, leaf in enumerate(leaves)}, tf.nest.flatten(results)
