@@ -191,6 +191,29 @@ def test_the_graph_of_a_prompt_grows_with_no_block(compiled, monkeypatch):
     assert count(4) == count(8)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_equal_blocks_are_one_program(dtype, monkeypatch):
+    """Of XLA's, for the first of them too; and their vectors are one tensor, of which each has its own."""
+    model = KINDS["gpt2"]()
+    randomise(model, seed=1, scale=0.5)
+    if dtype == "int8":
+        model.quantize("int8")
+    prompt, options = {"token_ids": [[3, 7]]}, dict(max_new_tokens=24, stop=(), return_scores=True)
+    expected = generate(model, prompt, **options)
+    monkeypatch.setattr(products, "_WORTH_COMPILING", 0)
+    found = generate(model, prompt, **options)
+    np.testing.assert_array_equal(found.token_ids, expected.token_ids)
+    np.testing.assert_allclose(found.log_probabilities, expected.log_probabilities, atol=1e-4)
+    function = next(f for key, f in vars(model)["_generate_functions"].items() if key[-1] == "compiled")
+    library = {f.signature.name: f for f in function.graph.as_graph_def().library.function}
+    (body,) = (f for name, f in library.items() if name.startswith("while_body"))
+    calls = [node.attr["f"].func.name for node in body.node_def if node.op.endswith("PartitionedCall")]
+    (block,) = (name for name in set(calls) if len(library[name].signature.input_arg) > 2)  # others: products
+    assert calls.count(block) == SIZE["num_layers"] and library[block].attr["_XlaMustCompile"].b
+    # Six matrices and the vectors; the hidden states, keys and values, and what all blocks have in common.
+    assert len(library[block].signature.input_arg) <= 14 < len(model.blocks[0].variables)
+
+
 def test_a_first_text_says_nothing_on_standard_error(tmp_path):
     """TensorFlow complains of functions whose arguments have no rank, and of types oneDNN does not know."""
     script = tmp_path / "first.py"

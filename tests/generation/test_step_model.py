@@ -293,32 +293,6 @@ def test_a_compiled_step_reads_small_weights(dtype, monkeypatch):
     assert kinds.count("int8" if dtype == "int8" else "bfloat16") >= 6  # four of attention, two after it
 
 
-@pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_equal_blocks_are_one_program(dtype, monkeypatch):
-    """Of XLA's, for the first of them too; and their vectors are one tensor, of which each has its own."""
-    rng, policy = np.random.default_rng(0), dtype.replace("int8", "float32")
-    model = gpt2("tiny", vocabulary_size=11, dtype=policy, **(SIZE | {"num_layers": 3}))
-    for variable in model.weights:  # of a fresh model all biases and gains are the same
-        variable.assign(variable + rng.normal(0, 0.3, variable.shape))
-    if dtype == "int8":
-        model.quantize("int8")
-    options = dict(max_new_tokens=20, stop=(), return_scores=True)
-    expected = generate(model, {"token_ids": [[3, 7]]}, **options)
-    monkeypatch.setattr(products, "_WORTH_COMPILING", 0)
-    found = generate(model, {"token_ids": [[3, 7]]}, **options)
-    np.testing.assert_array_equal(found.token_ids, expected.token_ids)
-    np.testing.assert_allclose(found.log_probabilities, expected.log_probabilities, atol=1e-4)
-    function = next(f for key, f in vars(model)["_generate_functions"].items() if key[-1] == "compiled")
-    library = {f.signature.name: f for f in function.graph.as_graph_def().library.function}
-    (body,) = (f for name, f in library.items() if name.startswith("while_body"))
-    calls = [node.attr["f"].func.name for node in body.node_def if node.op.endswith("PartitionedCall")]
-    (block,) = (name for name in set(calls) if len(library[name].signature.input_arg) > 2)  # others: products
-    assert calls.count(block) == 3 and library[block].attr["_XlaMustCompile"].b
-    weights = len(model.blocks[0].variables)
-    # Six matrices and the vectors; the hidden states, keys and values, and what all blocks have in common.
-    assert len(library[block].signature.input_arg) <= 14 < weights
-
-
 def test_a_compiled_step_has_few_sizes():
     """A hundred prompts of any length compile four times at most."""
     stepped = StepModel(gpt2("tiny", vocabulary_size=11, **SIZE), "compiled")

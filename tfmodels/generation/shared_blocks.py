@@ -33,7 +33,7 @@ class SharedBlocks:
             with self._weights.noted() as asked:
                 results = call(*tensors)
             self._asked[kind] = self._together(asked, variables)
-            if not self._compiled:
+            if not self._compiled:  # else TensorFlow drops these results, which nothing reads
                 return results
         asked = [
             ([tuple(variables[i] for i in places) for places in parts], *form)

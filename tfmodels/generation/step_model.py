@@ -37,7 +37,7 @@ class StepModel:
         self._in_place = in_place and not products.has_gpu()
         self._weights = StepWeights(model, ready)
         self._times = products.times
-        if self._on_xla:  # of what is outside a block too
+        if self._on_xla:  # a product outside a block is a program of its own
             self._times = tf.function(products.times, autograph=False, jit_compile=True)
 
     def ready(self):
@@ -97,18 +97,17 @@ class StepModel:
         One program for all equal blocks, and not one for the whole step, takes a fraction of its time to
         compile, and hardly longer to run.
         """
-        later, share, given = [], SharedBlocks(self._weights, compiled=True), tf.nest.flatten(cache)
+        later, share = [], SharedBlocks(self._weights, compiled=True)
         with self._weights, self._stepping(multiply=self._multiply, later=later, share=share, **tree):
-            logits, after, *hidden = self._model.decode_step(token_ids, cache, index, **options)
-        after = enumerate(zip(tf.nest.flatten(after), given, strict=True))
-        replaced = {i: new for i, (new, old) in after if new is not old}
+            logits, cache, *hidden = self._model.decode_step(token_ids, cache, index, **options)
         new = {id(before[name]): x for before, update, _ in later for name, x in update.items()}
-        new = {i: new[id(leaf)] for i, leaf in enumerate(given) if id(leaf) in new}
-        places, leaves = tree.get("places", tf.reshape(index, (-1, 1))), tf.nest.flatten(cache)
+        places = tree.get("places", tf.reshape(index, (-1, 1)))
+
+        def written(leaf):
+            return self._model.put_in_cache(leaf, new[id(leaf)], places) if id(leaf) in new else leaf
+
         with self._model.stepping(until=until):
-            new = {i: self._model.put_in_cache(leaves[i], x, places) for i, x in new.items()}
-        leaves = [(replaced | new).get(i, leaf) for i, leaf in enumerate(leaves)]
-        return logits, tf.nest.pack_sequence_as(cache, leaves), *hidden
+            return logits, tf.nest.map_structure(written, cache), *hidden
 
     def _stepping(self, **options):
         """The model's `stepping`, if it has it."""
