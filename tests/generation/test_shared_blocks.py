@@ -214,14 +214,18 @@ def test_equal_blocks_are_one_program(dtype, monkeypatch):
     assert len(library[block].signature.input_arg) <= 14 < len(model.blocks[0].variables)
 
 
-def test_a_first_text_says_nothing_on_standard_error(tmp_path):
-    """TensorFlow complains of functions whose arguments have no rank, and of types oneDNN does not know."""
+@pytest.mark.parametrize("worth_compiling", [0, 2**26])
+def test_a_first_text_says_nothing_on_standard_error(worth_compiling, tmp_path):
+    """TensorFlow complains of tensors of which it knows no rank, and of types oneDNN does not know."""
     script = tmp_path / "first.py"
     script.write_text(
         "import tfmodels\n"
+        "from tfmodels.generation import products\n"
+        f"products._WORTH_COMPILING = {worth_compiling}\n"
         "sizes = dict(num_layers=3, num_heads=2, hidden_dim=8, intermediate_dim=12)\n"
         "model = tfmodels.models.gpt2('tiny', vocabulary_size=11, **sizes)\n"
-        "for options in ({}, dict(method='beam')):\n"
+        "filters = dict(method='sample', top_k=9, top_p=0.9, min_p=0.01, typical_p=0.9)\n"
+        "for options in ({}, filters, dict(method='beam')):\n"
         "    tfmodels.generate(model, {'token_ids': [[3, 7], [2, 9]]}, max_new_tokens=20, **options)\n"
     )
     command = [sys.executable, str(script)]

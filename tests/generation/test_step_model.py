@@ -34,7 +34,7 @@ def model_of(dtype, seed=1):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "int8"])
-@pytest.mark.parametrize("layout", ["own", "turned", "swapped"])
+@pytest.mark.parametrize("layout", ["own", "apart", "turned", "swapped"])
 @pytest.mark.parametrize("eager", [False, True])
 def test_a_step_is_the_models_own(dtype, layout, eager):
     model, ids = model_of(dtype), tf.constant([[3, 7], [2, 9]])
@@ -162,7 +162,8 @@ def test_the_layout_of_kernels_follows_rows_and_steps(monkeypatch):
     model, half, int8 = model_of("float32"), model_of("mixed_bfloat16"), model_of("int8")
     assert choose_layout(model, 1, 64) == choose_layout(half, 64, 64) == "turned"
     assert choose_layout(model, 8, 64) == "swapped"
-    assert choose_layout(model, 64, 64) == choose_layout(half, 200, 64) == choose_layout(model, 1, 4) == "own"
+    assert choose_layout(model, 64, 64) == choose_layout(int8, 1, 4) == choose_layout(model, 1, 4) == "own"
+    assert choose_layout(half, 200, 64) == choose_layout(half, 1, 4) == "apart"
     assert choose_layout(int8, 200, 64) == "swapped"  # a cast at every step would take longer
     monkeypatch.setattr(products, "_WORTH_COMPILING", 0)
     assert {choose_layout(each, 1, 64) for each in (model, half, int8)} == {"compiled"}
@@ -170,7 +171,7 @@ def test_the_layout_of_kernels_follows_rows_and_steps(monkeypatch):
     with monkeypatch.context() as large:
         large.setattr(products, "_MOST_BYTES", 0)
         assert choose_layout(model, 1, 64) == "compiled as stored"
-        assert choose_layout(half, 1, 64) == choose_layout(int8, 1, 64) == "own"
+        assert choose_layout(half, 1, 64) == "apart" and choose_layout(int8, 1, 64) == "own"
     assert choose_layout(model, 1, 64, compiled=False) == choose_layout(half, 2, 64) == "turned"
     assert choose_layout(int8, 3, 64) == choose_layout(model, 17, 64) == "swapped"
     model.blocks[0].attention.query_dense.enable_lora(2)
@@ -179,6 +180,17 @@ def test_the_layout_of_kernels_follows_rows_and_steps(monkeypatch):
     assert GenerationConfig(method="beam", num_beams=5).rows_a_prompt() == 5
     assert GenerationConfig(method="sample", num_return_sequences=3).rows_a_prompt() == 3
     assert GenerationConfig(method="contrastive", top_k=6).rows_a_prompt() == 6
+
+
+def test_a_row_in_bfloat16_is_the_same_among_many():
+    """Whatever way its products are made: all round at the same places."""
+    model = gpt2("tiny", vocabulary_size=11, dtype="mixed_bfloat16", **(SIZE | {"num_layers": 3}))
+    randomise(model, seed=1, scale=0.5)
+    options = dict(max_new_tokens=30, stop=(), return_scores=True)
+    one, many = (generate(model, {"token_ids": [[3, 7]] * rows}, **options) for rows in (2, 130))
+    few = generate(model, {"token_ids": [[3, 7]]}, **(options | dict(max_new_tokens=15)))
+    np.testing.assert_allclose(many.log_probabilities[0], one.log_probabilities[0], atol=1e-6)
+    np.testing.assert_allclose(few.log_probabilities[0], one.log_probabilities[0, :15], atol=1e-6)
 
 
 METHODS = {

@@ -9,10 +9,10 @@ import tensorflow as tf
 
 from tfmodels.generation.protocol import is_encoder_decoder
 
-# As the layer makes its products; by a turned matrix, (o, i), of which a CPU reads each row in one piece;
-# by a turned matrix as the first factor: (W x^T)^T; or within programs of XLA's, one a block, of one row by
-# turned matrices or by them as they stand, or of several rows.
-OWN, TURNED, SWAPPED = "own", "turned", "swapped"
+# As the layer makes its products; as it does, but apart from the bias; by a turned matrix, (o, i), of which a
+# CPU reads each row in one piece; by a turned matrix as the first factor: (W x^T)^T; or within programs of
+# XLA's, one a block, of one row by turned matrices or by them as they stand, or of several rows.
+OWN, APART, TURNED, SWAPPED = "own", "apart", "turned", "swapped"
 COMPILED, COMPILED_AS_STORED, COMPILED_ROWS = "compiled", "compiled as stored", "compiled rows"
 # Up to so many rows turned matrices are faster. Turning them all takes as long as some ten steps gain, and
 # their memory once more.
@@ -34,22 +34,24 @@ def choose_layout(model, rows, steps, compiled=True):
         compiled: bool, whether XLA may compile a step.
     """
     dtype = getattr(model, "compute_dtype", None)
-    if steps < _MANY_STEPS or has_gpu() or dtype not in _FEW_ROWS:
+    if has_gpu() or dtype not in _FEW_ROWS:
         return OWN
     kernels = [variable for variable in getattr(model, "variables", ()) if _is_kernel(variable)]
     size = sum(4 * math.prod(kernel.shape) for kernel in kernels)
     rounded = any(kernel.dtype == "int8" for kernel in kernels)
+    # A product is rounded before its bias is added in a batch of any size, or rows would change with it.
+    own = APART if dtype == "bfloat16" and not rounded else OWN
+    if steps < _MANY_STEPS:
+        return own
     read = "int8" if rounded else dtype
     few = rows <= _MOST_COMPILED[read] and (read == "float32" or size <= _MOST_BYTES)
     if compiled and few and size >= _WORTH_COMPILING and _can_compile(model):
         if rows > 1:
             return COMPILED_ROWS
         return COMPILED if size <= _MOST_BYTES else COMPILED_AS_STORED
-    if size > _MOST_BYTES:
-        return OWN
     # A rounded kernel is cast too, which takes far longer than a product.
-    if rows > _FEW_ROWS[dtype] and not rounded:
-        return OWN
+    if size > _MOST_BYTES or (rows > _FEW_ROWS[dtype] and not rounded):
+        return own
     return SWAPPED if dtype == "float32" and rows > 2 else TURNED
 
 
@@ -85,7 +87,7 @@ def times(x, matrix, turned, layout):
         product = tf.matmul(rows, tf.cast(matrix, x.dtype), transpose_b=turned)
         # Kept from a bias that is added: TensorFlow's fused op of few rows takes up to half as long again,
         # and XLA's of one row and a float32 matrix runs on one core.
-        if layout == TURNED:
+        if layout in (APART, TURNED):
             product = tf.raw_ops.Snapshot(input=product)
         elif layout in (COMPILED, COMPILED_AS_STORED) and matrix.dtype == tf.float32:
             product = tf.maximum(product, -float("inf"))

@@ -5,7 +5,7 @@ import contextlib
 import tensorflow as tf
 
 from tfmodels.generation import products
-from tfmodels.generation.products import COMPILED, COMPILED_AS_STORED, COMPILED_ROWS, OWN
+from tfmodels.generation.products import APART, COMPILED, COMPILED_AS_STORED, COMPILED_ROWS, OWN
 from tfmodels.generation.shared_blocks import SharedBlocks, is_as_its_config_says, is_known
 from tfmodels.generation.step_weights import StepWeights
 
@@ -100,6 +100,8 @@ class StepModel:
         later, share = [], SharedBlocks(self._weights, compiled=True)
         with self._weights, self._stepping(multiply=self._multiply, later=later, share=share, **tree):
             logits, cache, *hidden = self._model.decode_step(token_ids, cache, index, **options)
+        # What an XLA program returns has no rank for TensorFlow's optimisers, which say so on standard error.
+        logits = tf.ensure_shape(logits, logits.shape)
         new = {id(before[name]): x for before, update, _ in later for name, x in update.items()}
         places = tree.get("places", tf.reshape(index, (-1, 1)))
 
@@ -119,7 +121,7 @@ class StepModel:
         stands, dtype, stored = True, x.dtype, matrices[0].dtype
         if self._layout == COMPILED_ROWS:  # for XLA too a turned matrix takes twice as long
             stands = False
-        elif self._layout == COMPILED_AS_STORED:
+        elif self._layout in (APART, COMPILED_AS_STORED):
             stands = turned
         elif self._layout == COMPILED and stored == "int8":  # XLA reads it as it multiplies one row
             dtype = "int8"
@@ -128,6 +130,6 @@ class StepModel:
             matrix = self._weights.get(matrices, turned != stands, dtype)
             return self._times(x, matrix, stands, self._layout)
 
-        if self._on_xla or len(matrices) == 1:
+        if self._on_xla or self._layout == APART or len(matrices) == 1:
             return [times(matrix) for matrix in matrices]
         return tf.split(times(*matrices), [matrix.shape[-1] for matrix in matrices], axis=-1)
