@@ -34,7 +34,7 @@ def model_of(dtype, seed=1):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "int8"])
-@pytest.mark.parametrize("layout", ["own", "apart", "turned", "swapped"])
+@pytest.mark.parametrize("layout", ["own", "apart", "turned", "swapped", "blocks"])
 @pytest.mark.parametrize("eager", [False, True])
 def test_a_step_is_the_models_own(dtype, layout, eager):
     model, ids = model_of(dtype), tf.constant([[3, 7], [2, 9]])
@@ -126,9 +126,8 @@ def test_a_users_layer_is_called_in_a_step():
     with stepping(multiply=lambda x, matrices, turned: [x - i for i in range(len(matrices))]):
         own, called = side_by_side(x, dense, Doubled())
         joined = side_by_side(x, dense, dense)
-    np.testing.assert_array_equal(own, x)
-    np.testing.assert_array_equal(called, 2 * x)
-    np.testing.assert_array_equal(joined[1], x - 1)
+    for found, expected in ((own, x), (called, 2 * x), (joined[1], x - 1)):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_new_weights_are_read():
@@ -159,7 +158,11 @@ def test_a_quantised_model_generates_by_its_rounded_weights():
 
 
 def test_the_layout_of_kernels_follows_rows_and_steps(monkeypatch):
-    model, half, int8 = model_of("float32"), model_of("mixed_bfloat16"), model_of("int8")
+    model, half, int8 = (model_of(dtype) for dtype in ("float32", "mixed_bfloat16", "int8"))
+    monkeypatch.setattr(products, "has_fast_batches", lambda: True)
+    assert {choose_layout(each, 8, 64) for each in (model, half, int8)} == {"blocks"}
+    assert choose_layout(model, 8, 64, compiled=False, here=False) == "swapped"
+    monkeypatch.setattr(products, "has_fast_batches", lambda: False)
     assert choose_layout(model, 1, 64) == choose_layout(half, 64, 64) == "turned"
     assert choose_layout(model, 8, 64) == "swapped"
     assert choose_layout(model, 64, 64) == choose_layout(int8, 1, 4) == choose_layout(model, 1, 4) == "own"
@@ -218,6 +221,7 @@ def test_a_compiled_step_writes_the_same_text(kind, method, monkeypatch):
     prompt = {"token_ids": [[3, 7, 2, 9], [2, 9, 0, 0]], "padding_mask": [[1] * 4, [1, 1, 0, 0]]}
     options = dict(max_new_tokens=38, stop=(), return_scores=True) | METHODS[method]
     expected = generate(model, prompt, **options)
+    monkeypatch.setattr(products, "has_fast_batches", lambda: False)
     monkeypatch.setattr(products, "_WORTH_COMPILING", 0)
     found = generate(model, prompt, **options)
     np.testing.assert_array_equal(found.token_ids, expected.token_ids)

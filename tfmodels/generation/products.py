@@ -3,16 +3,19 @@
 Shape letters: r rows, i inputs, o outputs.
 """
 
+import functools
 import math
+import time
 
 import tensorflow as tf
 
 from tfmodels.generation.protocol import is_encoder_decoder
 
 # As the layer makes its products; as it does, but apart from the bias; by a turned matrix, (o, i), of which a
-# CPU reads each row in one piece; by a turned matrix as the first factor: (W x^T)^T; or within programs of
-# XLA's, one a block, of one row by turned matrices or by them as they stand, or of several rows.
-OWN, APART, TURNED, SWAPPED = "own", "apart", "turned", "swapped"
+# CPU reads each row in one piece; by a turned matrix as the first factor: (W x^T)^T; by blocks of a matrix's
+# columns, each of which stands in one piece; or within programs of XLA's, one a block, of one row by turned
+# matrices or by them as they stand, or of several rows.
+OWN, APART, TURNED, SWAPPED, BLOCKS = "own", "apart", "turned", "swapped", "blocks"
 COMPILED, COMPILED_AS_STORED, COMPILED_ROWS = "compiled", "compiled as stored", "compiled rows"
 # Up to so many rows turned matrices are faster. Turning them all takes as long as some ten steps gain, and
 # their memory once more.
@@ -24,7 +27,7 @@ _MOST_COMPILED = {"float32": 16, "bfloat16": 1, "int8": 1}
 _WORTH_COMPILING = 2**26
 
 
-def choose_layout(model, rows, steps, compiled=True):
+def choose_layout(model, rows, steps, compiled=True, here=True):
     """How a loop of so many rows and steps best makes its products.
 
     Args:
@@ -32,6 +35,7 @@ def choose_layout(model, rows, steps, compiled=True):
         rows: int, of a step's product.
         steps: int.
         compiled: bool, whether XLA may compile a step.
+        here: bool, whether it runs on this machine, and so may do what not all machines do fast.
     """
     dtype = getattr(model, "compute_dtype", None)
     if has_gpu() or dtype not in _FEW_ROWS:
@@ -45,12 +49,15 @@ def choose_layout(model, rows, steps, compiled=True):
         return own
     read = "int8" if rounded else dtype
     few = rows <= _MOST_COMPILED[read] and (read == "float32" or size <= _MOST_BYTES)
+    # A rounded kernel is cast too, which takes far longer than a product.
+    may_copy = size <= _MOST_BYTES and (rows <= _FEW_ROWS[dtype] or rounded)
+    if here and may_copy and rows > 1 and has_fast_batches():
+        return BLOCKS
     if compiled and few and size >= _WORTH_COMPILING and _can_compile(model):
         if rows > 1:
             return COMPILED_ROWS
         return COMPILED if size <= _MOST_BYTES else COMPILED_AS_STORED
-    # A rounded kernel is cast too, which takes far longer than a product.
-    if size > _MOST_BYTES or (rows > _FEW_ROWS[dtype] and not rounded):
+    if not may_copy:
         return own
     return SWAPPED if dtype == "float32" and rows > 2 else TURNED
 
@@ -72,16 +79,41 @@ def has_gpu():
     return bool(tf.config.list_physical_devices("GPU"))
 
 
+@functools.cache
+def has_fast_batches():
+    """Whether products by blocks are fast here, measured once: three times as slow without oneDNN."""
+    with tf.init_scope():
+        rows, whole, blocks = tf.ones((4, 768)), tf.ones((768, 2048)), tf.ones((64, 768, 32))
+
+        def seconds(product):
+            start = time.perf_counter()
+            product().numpy()
+            return time.perf_counter() - start
+
+        # Twenty times in turns, which takes hundredths of a second: the first makes kernels ready.
+        taken = [
+            (seconds(lambda: tf.matmul(rows[None], blocks)), seconds(lambda: tf.matmul(rows, whole)))
+            for _ in range(20)
+        ]
+    in_blocks, in_one = map(min, zip(*taken, strict=True))
+    return in_blocks < 1.5 * in_one
+
+
 def _is_kernel(variable):
     return len(variable.shape) == 2 and variable.path.endswith(("/kernel", "/reverse_embeddings"))
 
 
 def times(x, matrix, turned, layout):
-    """x (..., i) times a matrix (i, o), or turned (o, i) -> (..., o); only the first size may be unknown."""
+    """x (..., i) times a matrix (i, o), or turned (o, i), or as `in_blocks` -> (..., o).
+
+    Only the first size may be unknown.
+    """
     rows = x if x.shape.rank == 2 else tf.reshape(x, (-1, x.shape[-1]))
     if layout == COMPILED and matrix.dtype != tf.float32:
         rows = _made_before(rows, matrix[0])
-    if layout == SWAPPED:
+    if layout == BLOCKS:
+        product = _times_blocks(rows, matrix)
+    elif layout == SWAPPED:
         product = tf.transpose(tf.matmul(matrix, rows, transpose_b=True))
     else:
         product = tf.matmul(rows, tf.cast(matrix, x.dtype), transpose_b=turned)
@@ -106,3 +138,28 @@ def _made_before(x, numbers):
     """
     numbers = numbers if numbers.dtype.is_integer else tf.bitcast(numbers, tf.int16)
     return x / tf.cast(tf.cast(numbers, tf.int32) > -(2**20), x.dtype)
+
+
+def in_blocks(matrix, turned):
+    """A matrix (i, o), or turned (o, i), as blocks of its columns, of two lines of cache each: (n, i, o / n).
+
+    The last has zeros for what o lacks.
+    """
+    width, axis = 128 // matrix.dtype.size, 0 if turned else 1
+    inputs, outputs = matrix.shape[1 - axis], matrix.shape[axis]
+    missing = -outputs % width
+    if missing:
+        matrix = tf.pad(matrix, ((0, missing), (0, 0)) if turned else ((0, 0), (0, missing)))
+    if turned:
+        return tf.transpose(tf.reshape(matrix, (-1, width, inputs)), (0, 2, 1))
+    return tf.transpose(tf.reshape(matrix, (inputs, -1, width)), (1, 0, 2))
+
+
+def _times_blocks(rows, blocks):
+    """rows (r, i) times `in_blocks` (n, i, w) -> (r, n * w)."""
+    number, _, width = blocks.shape
+    product = tf.matmul(rows[None], blocks)  # (n, r, w)
+    # Turned in words of 8 bytes: oneDNN, which knows only smaller types, takes several times as long.
+    word = 8 // rows.dtype.size
+    words = tf.bitcast(tf.reshape(product, (number, -1, width // word, word)), tf.float64)
+    return tf.reshape(tf.bitcast(tf.transpose(words, (1, 0, 2)), rows.dtype), (-1, number * width))

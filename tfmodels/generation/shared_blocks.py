@@ -47,19 +47,19 @@ class SharedBlocks:
     def _together(self, asked, variables):
         """What was asked for, as `noted` has it: a list of what is to be given as one tensor.
 
-        Each is a tuple of a list of its parts, as places in the variables, turned and dtype. All vectors are
+        Each is a tuple of a list of its parts, as places in the variables, form and dtype. All vectors are
         one for XLA, which reads parts where they stand: each tensor costs a loop time at each step.
         """
         places = {id(variable): i for i, variable in enumerate(variables)}
         together = {}
-        for names, turned, dtype in dict.fromkeys(asked):
+        for names, form, dtype in dict.fromkeys(asked):
             own = tuple(places.get(name) for name in names)
             if None in own:
                 continue
             shape, stored = variables[own[0]].shape, variables[own[0]].dtype
             alone = not self._compiled or len(shape) != 1
-            together.setdefault((turned, dtype, stored, own if alone else None), []).append(own)
-        return [(parts, turned, dtype) for (turned, dtype, *_), parts in together.items()]
+            together.setdefault((form, dtype, stored, own if alone else None), []).append(own)
+        return [(parts, form, dtype) for (form, dtype, *_), parts in together.items()]
 
     def _traced(self, call, tensors, variables, asked):
         """The function of weights and leaves that stands for `call` of every equal block."""

@@ -5,7 +5,7 @@ import contextlib
 import tensorflow as tf
 
 from tfmodels.generation import products
-from tfmodels.generation.products import APART, COMPILED, COMPILED_AS_STORED, COMPILED_ROWS, OWN
+from tfmodels.generation.products import APART, BLOCKS, COMPILED, COMPILED_AS_STORED, COMPILED_ROWS, OWN
 from tfmodels.generation.shared_blocks import SharedBlocks, is_as_its_config_says, is_known
 from tfmodels.generation.step_weights import StepWeights
 
@@ -118,6 +118,13 @@ class StepModel:
 
     def _multiply(self, x, matrices, turned):
         """`layers.steps.Step.multiply`."""
+        sizes = [matrix.shape[0 if turned else 1] for matrix in matrices]
+        if self._layout == BLOCKS:
+            form = _turned_in_blocks if turned else _in_blocks
+            product = products.times(x, self._weights.get(matrices, form, x.dtype), False, BLOCKS)
+            if sizes == [product.shape[-1]]:
+                return [product]
+            return tf.split(product, [*sizes, product.shape[-1] - sum(sizes)], axis=-1)[:-1]
         stands, dtype, stored = True, x.dtype, matrices[0].dtype
         if self._layout == COMPILED_ROWS:  # for XLA too a turned matrix takes twice as long
             stands = False
@@ -127,9 +134,17 @@ class StepModel:
             dtype = "int8"
 
         def times(*matrices):
-            matrix = self._weights.get(matrices, turned != stands, dtype)
+            matrix = self._weights.get(matrices, tf.transpose if turned != stands else None, dtype)
             return self._times(x, matrix, stands, self._layout)
 
         if self._on_xla or self._layout == APART or len(matrices) == 1:
             return [times(matrix) for matrix in matrices]
-        return tf.split(times(*matrices), [matrix.shape[-1] for matrix in matrices], axis=-1)
+        return tf.split(times(*matrices), sizes, axis=-1)
+
+
+def _in_blocks(matrix):
+    return products.in_blocks(matrix, turned=False)
+
+
+def _turned_in_blocks(matrix):
+    return products.in_blocks(matrix, turned=True)

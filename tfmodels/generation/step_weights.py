@@ -39,9 +39,15 @@ class StepWeights(keras.StatelessScope):
         # In the dtype in which the layer that asks computes.
         return None if self._reads else self.get((variable,), dtype=variable.dtype)
 
-    def get(self, variables, turned=False, dtype=None):
-        """A variable's value, of a matrix also turned, in a dtype; of several matrices side by side."""
-        name = tuple(map(id, variables)), turned, dtype if self._casts else None
+    def get(self, variables, form=None, dtype=None):
+        """A variable's value in a dtype; of several matrices side by side.
+
+        Args:
+            variables: tuple.
+            form: function that returns a matrix as it is wanted, such as `tf.transpose`; None: as it is.
+            dtype: str or dtype.
+        """
+        name = tuple(map(id, variables)), form, dtype if self._casts else None
         if self._noted is not None:
             self._noted.append(name)
         if self._owned.intersection(name[0]):
@@ -52,7 +58,7 @@ class StepWeights(keras.StatelessScope):
                 values = [self._stored_value(variable) for variable in variables]
                 x = values[0] if len(values) == 1 else tf.concat(values, axis=-1)
                 x = tf.cast(x, dtype) if self._casts else x
-                self.ready[ready] = tf.transpose(x) if turned else x
+                self.ready[ready] = x if form is None else form(x)
         return self.ready[ready]
 
     def _stored_value(self, variable):
@@ -69,7 +75,7 @@ class StepWeights(keras.StatelessScope):
 
     @contextlib.contextmanager
     def noted(self):
-        """Yields a list to which is added what is asked for: (ids of variables, turned, dtype)."""
+        """Yields a list to which is added what is asked for: (ids of variables, form, dtype)."""
         self._noted = []
         try:
             yield self._noted
@@ -78,7 +84,7 @@ class StepWeights(keras.StatelessScope):
 
     @contextlib.contextmanager
     def replaced(self, variables, tensors):
-        """Within it these variables are what they are in a dict of (ids, turned, dtype) -> tensor."""
+        """Within it these variables are what they are in a dict of (ids, form, dtype) -> tensor."""
         self._replaced, self._owned = tensors, {id(variable) for variable in variables}
         try:
             yield

@@ -73,7 +73,7 @@ class TextGeneration:
 
     def _ids(self, inputs, options):
         # Servers mostly answer few texts at once, and not all have XLA.
-        layout = choose_layout(self.model, 4, self.config.max_new_tokens, compiled=False)
+        layout = choose_layout(self.model, 4, self.config.max_new_tokens, compiled=False, here=False)
         # XLA has no op that does it; it writes all of a loop's tensors in place by itself.
         in_place = not self.jit_compile
         return generate_ids(self.model, inputs, options, self.rules, layout=layout, in_place=in_place)
