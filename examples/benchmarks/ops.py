@@ -2,9 +2,9 @@
 
 Rows flattened before a Dense layer against a three-dimensional product; the fused sparse cross-entropy op
 against softmax and arg max; a mask that is added to attention scores against one that selects; few rows times
-kernels as they stand, cast, turned, or turned and as the first factor; one row times kernels of smaller types
-by XLA, which reads them as they are, against TensorFlow's products, and kept from what XLA fuses them with; a
-product fused with its bias against the two, three products against one of their matrices side by side, and
+kernels as they stand, cast, turned, turned and as the first factor, or in blocks of columns; one row times
+kernels of smaller types by XLA, which reads them as they are, against TensorFlow's products, and kept from
+what XLA fuses them with; a product fused with its bias against the two, three products against one of their matrices side by side, and
 GELU in float32; top-p by a sort against by bits; a cache that a loop copies against one that it writes in
 place; gradients that layers have of their own against derived ones. Prints medians of 15 runs after
 a warm-up, and ratios.
@@ -76,6 +76,13 @@ def few_rows_swapped(x, kernels):
     for kernel in kernels:
         x = tf.transpose(tf.matmul(kernel, x, transpose_b=True))
     return x
+
+
+def few_rows_blocks(x, kernels):
+    """The same with kernels in blocks of columns."""
+    for kernel in kernels:
+        x = products.times(x, kernel, False, products.BLOCKS)
+    return tf.cast(x, tf.float32)
 
 
 def few_rows_compiled(x, kernels):
@@ -247,6 +254,19 @@ def main():
             f"{rows} rows, float32 kernels cast to bfloat16: {before:.1f} ms, "
             f"cast and turned before {after:.1f} ms, ratio {before / after:.2f}"
         )
+    for dtype in (tf.float32, tf.bfloat16):
+        stored = [tf.Variable(tf.cast(kernel, dtype)) for kernel in kernels]
+        blocks = [tf.Variable(products.in_blocks(kernel)) for kernel in stored]
+        turned_too = turned if dtype == tf.float32 else cast
+        for rows in (2, 4, 8, 32):
+            x = tf.cast(tf.random.normal((rows, 768)), dtype)
+            forms = {
+                "as they stand": milliseconds(few_rows, x, stored, False),
+                "turned": milliseconds(few_rows, x, turned_too, True),
+                "first factor": milliseconds(few_rows_swapped, x, turned_too),
+                "in blocks": milliseconds(few_rows_blocks, x, blocks),
+            }
+            print(f"{rows} rows, {dtype.name}: " + ", ".join(f"{k} {v:.1f} ms" for k, v in forms.items()))
     x = tf.random.normal((1, 768))
     int8 = [tf.Variable(tf.cast(100 * kernel, tf.int8)) for kernel in turned]
     for name, each in {"float32": turned, "bfloat16": cast, "int8": int8}.items():

@@ -1,6 +1,6 @@
 """How a loop multiplies its few rows by a layer's matrix: what is fastest on a CPU (docs/benchmarks.md).
 
-Shape letters: r rows, i inputs, o outputs.
+Shape letters: r rows, i inputs, o outputs, n blocks of w columns.
 """
 
 import functools
@@ -21,6 +21,7 @@ COMPILED, COMPILED_AS_STORED, COMPILED_ROWS = "compiled", "compiled as stored", 
 # their memory once more.
 _FEW_ROWS = {"float32": 48, "bfloat16": 128}
 _MANY_STEPS, _MOST_BYTES = 16, 2**31
+_BLOCK_BYTES = 128  # of a block's row: two lines of cache
 # Up to so many rows XLA is faster: with one it reads smaller types as it multiplies, with more it casts them
 # at every step. It takes half a second to compile, which smaller models gain back too late.
 _MOST_COMPILED = {"float32": 16, "bfloat16": 1, "int8": 1}
@@ -51,7 +52,7 @@ def choose_layout(model, rows, steps, compiled=True, here=True):
     few = rows <= _MOST_COMPILED[read] and (read == "float32" or size <= _MOST_BYTES)
     # A rounded kernel is cast too, which takes far longer than a product.
     may_copy = size <= _MOST_BYTES and (rows <= _FEW_ROWS[dtype] or rounded)
-    if here and may_copy and rows > 1 and has_fast_batches():
+    if here and may_copy and rows > 1 and has_fast_batches(dtype):
         return BLOCKS
     if compiled and few and size >= _WORTH_COMPILING and _can_compile(model):
         if rows > 1:
@@ -59,7 +60,7 @@ def choose_layout(model, rows, steps, compiled=True, here=True):
         return COMPILED if size <= _MOST_BYTES else COMPILED_AS_STORED
     if not may_copy:
         return own
-    return SWAPPED if dtype == "float32" and rows > 2 else TURNED
+    return SWAPPED if dtype == "float32" and rows > 1 else TURNED
 
 
 def _can_compile(model):
@@ -80,23 +81,21 @@ def has_gpu():
 
 
 @functools.cache
-def has_fast_batches():
+def has_fast_batches(dtype):
     """Whether products by blocks are fast here, measured once: three times as slow without oneDNN."""
     with tf.init_scope():
-        rows, whole, blocks = tf.ones((4, 768)), tf.ones((768, 2048)), tf.ones((64, 768, 32))
+        rows, whole = tf.ones((4, 768), dtype), tf.ones((768, 2048), dtype)
+        batch, blocks = rows[None], in_blocks(whole)
 
-        def seconds(product):
+        def seconds(x, matrix):
             start = time.perf_counter()
-            product().numpy()
+            tf.matmul(x, matrix).numpy()
             return time.perf_counter() - start
 
-        # Twenty times in turns, which takes hundredths of a second: the first makes kernels ready.
-        taken = [
-            (seconds(lambda: tf.matmul(rows[None], blocks)), seconds(lambda: tf.matmul(rows, whole)))
-            for _ in range(20)
-        ]
-    in_blocks, in_one = map(min, zip(*taken, strict=True))
-    return in_blocks < 1.5 * in_one
+        # In turns, the least of many: a busy machine slows some of them, and the first makes kernels ready.
+        taken = [(seconds(batch, blocks), seconds(rows, whole)) for _ in range(20)]
+    by_blocks, as_one = map(min, zip(*taken, strict=True))
+    return by_blocks < 1.5 * as_one
 
 
 def _is_kernel(variable):
@@ -104,9 +103,9 @@ def _is_kernel(variable):
 
 
 def times(x, matrix, turned, layout):
-    """x (..., i) times a matrix (i, o), or turned (o, i), or as `in_blocks` -> (..., o).
+    """x (..., i) times a matrix (i, o), or turned (o, i) -> (..., o); only the first size may be unknown.
 
-    Only the first size may be unknown.
+    By one `in_blocks` there are as many products as it has columns.
     """
     rows = x if x.shape.rank == 2 else tf.reshape(x, (-1, x.shape[-1]))
     if layout == COMPILED and matrix.dtype != tf.float32:
@@ -140,26 +139,25 @@ def _made_before(x, numbers):
     return x / tf.cast(tf.cast(numbers, tf.int32) > -(2**20), x.dtype)
 
 
-def in_blocks(matrix, turned):
-    """A matrix (i, o), or turned (o, i), as blocks of its columns, of two lines of cache each: (n, i, o / n).
+def in_blocks(matrix):
+    """A matrix (i, o) as blocks of its columns, (n, i, w), the last filled up with zeros."""
+    width = _BLOCK_BYTES // matrix.dtype.size
+    matrix = tf.pad(matrix, ((0, 0), (0, -matrix.shape[1] % width)))
+    return tf.transpose(tf.reshape(matrix, (matrix.shape[0], -1, width)), (1, 0, 2))
 
-    The last has zeros for what o lacks.
-    """
-    width, axis = 128 // matrix.dtype.size, 0 if turned else 1
-    inputs, outputs = matrix.shape[1 - axis], matrix.shape[axis]
-    missing = -outputs % width
-    if missing:
-        matrix = tf.pad(matrix, ((0, missing), (0, 0)) if turned else ((0, 0), (0, missing)))
-    if turned:
-        return tf.transpose(tf.reshape(matrix, (-1, width, inputs)), (0, 2, 1))
-    return tf.transpose(tf.reshape(matrix, (inputs, -1, width)), (1, 0, 2))
+
+def turned_in_blocks(matrix):
+    """The same of a matrix that stands turned, (o, i)."""
+    width = _BLOCK_BYTES // matrix.dtype.size
+    matrix = tf.pad(matrix, ((0, -matrix.shape[0] % width), (0, 0)))
+    return tf.transpose(tf.reshape(matrix, (-1, width, matrix.shape[1])), (0, 2, 1))
 
 
 def _times_blocks(rows, blocks):
     """rows (r, i) times `in_blocks` (n, i, w) -> (r, n * w)."""
     number, _, width = blocks.shape
     product = tf.matmul(rows[None], blocks)  # (n, r, w)
-    # Turned in words of 8 bytes: oneDNN, which knows only smaller types, takes several times as long.
+    # Turned in words of 8 bytes, as `layers` turn heads: oneDNN, which knows smaller types, takes longer.
     word = 8 // rows.dtype.size
     words = tf.bitcast(tf.reshape(product, (number, -1, width // word, word)), tf.float64)
     return tf.reshape(tf.bitcast(tf.transpose(words, (1, 0, 2)), rows.dtype), (-1, number * width))

@@ -118,13 +118,6 @@ class StepModel:
 
     def _multiply(self, x, matrices, turned):
         """`layers.steps.Step.multiply`."""
-        sizes = [matrix.shape[0 if turned else 1] for matrix in matrices]
-        if self._layout == BLOCKS:
-            form = _turned_in_blocks if turned else _in_blocks
-            product = products.times(x, self._weights.get(matrices, form, x.dtype), False, BLOCKS)
-            if sizes == [product.shape[-1]]:
-                return [product]
-            return tf.split(product, [*sizes, product.shape[-1] - sum(sizes)], axis=-1)[:-1]
         stands, dtype, stored = True, x.dtype, matrices[0].dtype
         if self._layout == COMPILED_ROWS:  # for XLA too a turned matrix takes twice as long
             stands = False
@@ -132,19 +125,15 @@ class StepModel:
             stands = turned
         elif self._layout == COMPILED and stored == "int8":  # XLA reads it as it multiplies one row
             dtype = "int8"
+        form = tf.transpose if turned != stands else None
+        if self._layout == BLOCKS:
+            form = products.turned_in_blocks if turned else products.in_blocks
 
         def times(*matrices):
-            matrix = self._weights.get(matrices, tf.transpose if turned != stands else None, dtype)
-            return self._times(x, matrix, stands, self._layout)
+            return self._times(x, self._weights.get(matrices, form, dtype), stands, self._layout)
 
-        if self._on_xla or self._layout == APART or len(matrices) == 1:
+        if self._on_xla or self._layout == APART:
             return [times(matrix) for matrix in matrices]
-        return tf.split(times(*matrices), sizes, axis=-1)
-
-
-def _in_blocks(matrix):
-    return products.in_blocks(matrix, turned=False)
-
-
-def _turned_in_blocks(matrix):
-    return products.in_blocks(matrix, turned=True)
+        product, sizes = times(*matrices), [matrix.shape[0 if turned else 1] for matrix in matrices]
+        filled = product.shape[-1] - sum(sizes)  # of the last block
+        return tf.split(product, [*sizes, filled] if filled else sizes, axis=-1)[: len(sizes)]
