@@ -1,13 +1,13 @@
 """What some choices of tfmodels rest on, measured: python examples/benchmarks/ops.py
 
 Rows flattened before a Dense layer against a three-dimensional product; the fused sparse cross-entropy op
-against softmax and arg max; a mask that is added to attention scores against one that selects; few rows times
-kernels as they stand, cast, turned, turned and as the first factor, or in blocks of columns; one row times
-kernels of smaller types by XLA, which reads them as they are, against TensorFlow's products, and kept from
-what XLA fuses them with; a product fused with its bias against the two, three products against one of their matrices side by side, and
-GELU in float32; top-p by a sort against by bits; a cache that a loop copies against one that it writes in
-place; gradients that layers have of their own against derived ones. Prints medians of 15 runs after
-a warm-up, and ratios.
+against softmax and arg max; a mask that is added to attention scores against one that selects; few rows
+times kernels as they stand, cast, turned, turned and as the first factor, or in blocks of columns; one row
+times kernels of smaller types by XLA, which reads them as they are, against TensorFlow's products, and kept
+from what XLA fuses them with; a product fused with its bias against the two, three products against one of
+their matrices side by side, and GELU in float32; top-p by a sort against by bits; a cache that a loop
+copies against one that it writes in place; gradients that layers have of their own against derived ones.
+Prints medians of 15 runs after a warm-up, and ratios.
 """
 
 import statistics
