@@ -26,6 +26,21 @@ def test_a_product_by_blocks(dtype, outputs):
         np.testing.assert_allclose(found, expected, rtol=1e-2 if dtype == "bfloat16" else 1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("slow_seconds, fast", [(0.0, True), (0.2, True), (1e9, False)])
+def test_a_core_that_is_taken_away_for_a_moment_makes_no_blocks_slow(slow_seconds, fast, monkeypatch):
+    now = [0.0]
+    matmul = tf.matmul
+
+    def timed_matmul(x, matrix):
+        slow = len(matrix.shape) == 3 and now[0] < slow_seconds
+        now[0] += 1e-3 if slow else 2e-4
+        return matmul(x, matrix)
+
+    monkeypatch.setattr(products.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(tf, "matmul", timed_matmul)
+    assert products.has_fast_batches.__wrapped__("float32") == fast
+
+
 def test_the_layout_of_kernels_follows_rows_and_steps(monkeypatch):
     model, half, int8 = (model_of(dtype) for dtype in ("float32", "mixed_bfloat16", "int8"))
     monkeypatch.setattr(products, "has_fast_batches", lambda dtype: True)
