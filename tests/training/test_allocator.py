@@ -7,12 +7,18 @@ import sys
 import pytest
 
 _SCRIPT = """
-import numpy as np, os
-from tfmodels.training.allocator import kept_memory
+import numpy as np, os, sys, threading
+from tfmodels.training.allocator import kept_memory, share_freed_memory
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 def touch():
-    np.ones(2**26, np.uint8)  # 64 MB, freed at once
+    if sys.argv[1:] == ["thread"]:
+        thread = threading.Thread(target=lambda: np.ones(2**26, np.uint8))
+        thread.start(), thread.join()
+    else:
+        np.ones(2**26, np.uint8)  # 64 MB, freed at once
+if "thread" in sys.argv:
+    share_freed_memory()
 touch()
 before = resident()
 with kept_memory():
@@ -25,9 +31,10 @@ print(within - before, resident() - before)
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="glibc's allocator alone is told to keep memory"
 )
-def test_memory_is_kept_within_and_given_back_after():
+@pytest.mark.parametrize("arguments", [[], ["thread"]])
+def test_memory_is_kept_within_and_given_back_after(arguments):
     output = subprocess.run(
-        [sys.executable, "-c", _SCRIPT], check=True, capture_output=True, text=True
+        [sys.executable, "-c", _SCRIPT, *arguments], check=True, capture_output=True, text=True
     ).stdout
     within, after = map(int, output.split())
     assert within > 2**25 and after < 2**23

@@ -8,7 +8,7 @@ import platform
 import tensorflow as tf
 
 # Parameters of glibc's mallopt (malloc.h), and the values that its own rules end at.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _KEPT = {_MMAP_THRESHOLD: 2**30, _TRIM_THRESHOLD: 2**31 - 1}
 _USUAL = {_MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26}
 
@@ -33,6 +33,18 @@ def kept_memory():
         for parameter, value in _USUAL.items():
             libc.mallopt(parameter, value)
         libc.malloc_trim(0)
+
+
+def share_freed_memory():
+    """Makes the threads that start from now on share one heap, for the rest of the process.
+
+    Threads that receive the other workers' gradients would have heaps of their own, which glibc holds to 64 MB
+    and gives back at each step, whatever `kept_memory` says: an all-reduce of 120 MB takes half as long again.
+    Nothing is changed where `kept_memory` changes nothing.
+    """
+    libc = _libc()
+    if libc is not None:
+        libc.mallopt(_ARENA_MAX, 1)
 
 
 def _libc():

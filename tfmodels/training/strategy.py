@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tfmodels.training._keras_internals import is_multi_worker
+from tfmodels.training.allocator import share_freed_memory
 from tfmodels.training.rendezvous import meet_workers, read_cluster
 
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker")
@@ -38,6 +39,7 @@ def make_strategy(name="auto", timeout_seconds=60):
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}. Received: {name!r}.")
     if name == "multi_worker" or (name == "auto" and len(read_cluster()[0]) > 1):
         meet_workers(*read_cluster(needed=True), timeout_seconds)
+        share_freed_memory()
         return tf.distribute.MultiWorkerMirroredStrategy()
     gpus = tf.config.list_logical_devices("GPU")
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):
