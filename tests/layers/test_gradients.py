@@ -87,6 +87,45 @@ def test_attention_weights(masked, dtype, tolerance):
         assert np.asarray(tf.cast(results[0][1][1, :, 1, :3], tf.float32)).all()
 
 
+def reached(graph, starts, following):
+    """The ops of a graph that are reached from others, themselves included, by `following(op)`."""
+    found, todo = set(), list(starts)
+    while todo:
+        op = todo.pop()
+        if op.name not in found:
+            found.add(op.name)
+            todo.extend(following(op))
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("name", ["layer norm", "RMS norm", "attention weights"])
+def test_a_gradient_makes_nothing_large_before_it_is_asked_for(name, dtype):
+    """TensorFlow runs an op when its inputs are there: within the forward pass, and the result is kept."""
+    if name == "attention weights":
+        function = lambda x: masked_softmax(x, None, x.dtype, training=True)  # noqa: E731
+    else:
+        layer = LAYERS[name](dtype)
+        layer.build(X.shape)
+        function = lambda x: layer(x, training=True)  # noqa: E731
+
+    def run(x, upstream):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        return y, tape.gradient(y, x, upstream)
+
+    spec = tf.TensorSpec(X.shape, keras.DTypePolicy(dtype).compute_dtype)
+    graph = tf.function(run, autograph=False).get_concrete_function(spec, spec).graph
+    users = lambda op: [user for x in op.outputs for user in x.consumers()] + op._control_outputs  # noqa: E731
+    after = reached(graph, [graph.inputs[1].op], users)
+    makers = lambda op: [x.op for x in op.inputs]  # noqa: E731
+    forward = reached(graph, [graph.outputs[0].op], makers)
+    computed = [op for op in graph.get_operations() if op.type not in ("Identity", "Const")]
+    large = [op.name for op in computed if any(x.shape == X.shape for x in op.outputs)]
+    assert set(large) & after and not set(large) - after - forward
+
+
 def test_a_trained_layer_is_compiled():
     """XLA in training, TensorFlow's operations without, so that exported graphs need no XLA."""
     layer = FeedForward(11, activation="gelu")

@@ -323,6 +323,16 @@ def rematerialise(layer, function, *tensors):
     return output
 
 
+def not_before(tensor, value):
+    """`value`, from which TensorFlow makes nothing until it has made `tensor`.
+
+    It runs an op as soon as its inputs are there. What a gradient makes of the forward pass's tensors alone
+    would be made within that pass, and kept until the gradient comes.
+    """
+    with tf.control_dependencies([tensor]):
+        return tf.identity(value)
+
+
 def _after(tensor, value):
     """`value`, known to the graph's optimisers and to XLA to need `tensor` first."""
     element = tf.reduce_max(tf.reshape(tensor, (-1,))[:1])

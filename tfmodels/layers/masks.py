@@ -5,7 +5,7 @@ Shape letters: b batch, q query length, k key length, l length.
 
 from keras import ops
 
-from tfmodels.layers._kernels import mask_scores
+from tfmodels.layers._kernels import mask_scores, not_before
 from tfmodels.layers.steps import of_step
 
 
@@ -93,7 +93,7 @@ def masked_softmax(scores, mask, dtype, training=None):
         weights = weigh(scores)
 
         def gradient(upstream):
-            parts = ops.cast(weights, "float32")
+            parts = ops.cast(not_before(upstream, weights), "float32")
             errors = ops.cast(upstream, "float32")
             errors = parts * (errors - ops.sum(parts * errors, axis=-1, keepdims=True))
             if mask is not None:  # zero there already, but for queries that may see nothing

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from tfmodels.layers._kernels import not_before
+
 
 class LayerNormalization(keras.layers.LayerNormalization):
     """Keras's over the last axis, with a gradient of its own while training.
@@ -31,7 +33,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
 
             def gradient(upstream):
                 upstream = ops.cast(upstream, wide)
-                normal = (ops.cast(x, wide) - mean) * scale
+                normal = (ops.cast(not_before(upstream, x), wide) - mean) * scale
                 error = upstream * ops.cast(gamma, wide)
                 along = ops.mean(error * normal, axis=-1, keepdims=True)
                 x_error = (error - ops.mean(error, axis=-1, keepdims=True) - normal * along) * scale
@@ -61,7 +63,7 @@ class RMSNormalization(keras.layers.RMSNormalization):
 
             def gradient(upstream):
                 upstream = ops.cast(upstream, wide)
-                normal = ops.cast(x, wide) * scale
+                normal = ops.cast(not_before(upstream, x), wide) * scale
                 error = upstream * gamma32
                 x_error = (error - normal * ops.mean(error * normal, axis=-1, keepdims=True)) * scale
                 gamma_error = ops.sum(upstream * normal, axis=tuple(range(len(x.shape) - 1)))
