@@ -82,7 +82,7 @@ def has_gpu():
 
 @functools.cache
 def has_fast_batches(dtype):
-    """Whether products by blocks are fast here, measured once: three times as slow and more without oneDNN."""
+    """Whether products by blocks are fast here, measured once: at least three times as slow without oneDNN."""
     with tf.init_scope():
         rows, whole = tf.ones((4, 768), dtype), tf.ones((768, 2048), dtype)
         batch, blocks = rows[None], in_blocks(whole)
@@ -92,8 +92,8 @@ def has_fast_batches(dtype):
             tf.matmul(x, matrix).numpy()
             return time.perf_counter() - start
 
-        # In turns, the least of many: a busy machine slows some of them, and the first makes kernels ready. A
-        # core that is taken away for a moment slows all blocks of it, so only half a second of slow ones counts.
+        # In turns, the least of many: a busy machine slows some of them, and the first makes kernels ready.
+        # While another program has one of the cores all blocks look slow: only half a second of it counts.
         taken, start = [], time.perf_counter()
         while len(taken) < 20 or time.perf_counter() - start < 0.5:
             taken.append((seconds(batch, blocks), seconds(rows, whole)))

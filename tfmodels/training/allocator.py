@@ -38,9 +38,9 @@ def kept_memory():
 def share_freed_memory():
     """Makes the threads that start from now on share one heap, for the rest of the process.
 
-    Threads that receive the other workers' gradients would have heaps of their own, which glibc holds to 64 MB
-    and gives back at each step, whatever `kept_memory` says: an all-reduce of 120 MB takes half as long again.
-    Nothing is changed where `kept_memory` changes nothing.
+    Threads that receive other workers' gradients would have heaps of their own, which glibc holds to 64 MB
+    and gives back at each step, whatever `kept_memory` says: an all-reduce of 120 MB takes half as long
+    again. Nothing is changed where `kept_memory` changes nothing.
     """
     libc = _libc()
     if libc is not None:
