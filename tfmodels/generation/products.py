@@ -82,7 +82,7 @@ def has_gpu():
 
 @functools.cache
 def has_fast_batches(dtype):
-    """Whether products by blocks are fast here, measured once: at least three times as slow without oneDNN."""
+    """Whether products by blocks are fast here, measured once: three times as slow without oneDNN."""
     with tf.init_scope():
         rows, whole = tf.ones((4, 768), dtype), tf.ones((768, 2048), dtype)
         batch, blocks = rows[None], in_blocks(whole)
