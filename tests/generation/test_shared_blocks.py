@@ -1,5 +1,6 @@
 """Equal blocks traced once, against the same blocks traced one by one."""
 
+import collections
 import os
 import subprocess
 import sys
@@ -16,14 +17,14 @@ from tfmodels.generation import products, step_model
 from tfmodels.layers import FeedForward
 from tfmodels.models import bart, gpt2, llama, t5
 
-SIZE = dict(num_layers=4, num_heads=2, hidden_dim=8, intermediate_dim=12, dropout=0.0)
+SIZE = dict(vocabulary_size=11, num_layers=4, num_heads=2, hidden_dim=8, intermediate_dim=12, dropout=0.0)
 KINDS = {
-    "gpt2": lambda **options: gpt2("tiny", vocabulary_size=11, max_sequence_length=40, **SIZE, **options),
+    "gpt2": lambda **options: gpt2("tiny", max_sequence_length=40, **SIZE | options),
     "llama": lambda **options: llama(
-        "tiny", vocabulary_size=11, max_sequence_length=40, window=5, num_key_value_heads=1, **SIZE, **options
+        "tiny", max_sequence_length=40, window=5, num_key_value_heads=1, **SIZE | options
     ),
-    "t5": lambda **options: t5("tiny", vocabulary_size=11, head_dim=4, **SIZE, **options),
-    "bart": lambda **options: bart("tiny", vocabulary_size=11, max_sequence_length=40, **SIZE, **options),
+    "t5": lambda **options: t5("tiny", head_dim=4, **SIZE | options),
+    "bart": lambda **options: bart("tiny", max_sequence_length=40, **SIZE | options),
 }
 
 
@@ -77,6 +78,7 @@ def check(model, monkeypatch, atol=2e-5):
     found = generate(model, prompt_of(model), **options)
     vars(model).pop("_generate_functions")
     monkeypatch.setattr(step_model, "SharedBlocks", lambda weights, compiled=False: None)
+    monkeypatch.setattr(step_model, "CopiedBlocks", lambda weights, made: None)
     expected = generate(model, prompt_of(model), **options)
     same = np.cumprod(found.token_ids == expected.token_ids, axis=1) == 1
     assert same.mean() > 0.5 if atol > 1e-3 else same.all()
@@ -177,7 +179,7 @@ def test_the_graph_of_a_prompt_grows_with_no_block(compiled, monkeypatch):
         monkeypatch.setattr(products, "_WORTH_COMPILING", 0)
 
     def count(num_layers):
-        model = gpt2("tiny", vocabulary_size=11, **(SIZE | {"num_layers": num_layers}))
+        model = KINDS["gpt2"](num_layers=num_layers)
         generate(model, prompt_of(model), max_new_tokens=16, stop=())
         (function,) = vars(model)["_generate_functions"].values()
         graph = function.graph.as_graph_def()
@@ -189,6 +191,24 @@ def test_the_graph_of_a_prompt_grows_with_no_block(compiled, monkeypatch):
         return [node.op for part in (graph.node, *parts) for node in part].count("MatMul")
 
     assert count(4) == count(8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_has_constants_and_masks_once(kind):
+    """With four blocks as with two, however many products."""
+
+    def count(num_layers):
+        model = KINDS[kind](num_layers=num_layers)
+        generate(model, prompt_of(model), max_new_tokens=24, stop=())
+        (function,) = vars(model)["_generate_functions"].values()
+        library = function.graph.as_graph_def().library.function
+        (body,) = (each for each in library if each.signature.name.startswith("while_body"))
+        return collections.Counter(node.op for node in body.node_def)
+
+    two, four = count(2), count(4)
+    products = [op for op in two if "MatMul" in op]
+    assert sum(four[op] - two[op] for op in products) >= 2 * 6  # a block has at least six
+    assert all(two[op] == four[op] for op in ("Const", "Range", "LogicalAnd", "LogicalOr", "Less", "Equal"))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])

@@ -112,12 +112,12 @@ def times(x, matrix, turned, layout):
 
     By one `in_blocks` there are as many products as it has columns.
     """
+    if layout == BLOCKS:
+        return _times_blocks(x, matrix)
     rows = x if x.shape.rank == 2 else tf.reshape(x, (-1, x.shape[-1]))
     if layout == COMPILED and matrix.dtype != tf.float32:
         rows = _made_before(rows, matrix[0])
-    if layout == BLOCKS:
-        product = _times_blocks(rows, matrix)
-    elif layout == SWAPPED:
+    if layout == SWAPPED:
         product = tf.transpose(tf.matmul(matrix, rows, transpose_b=True))
     else:
         product = tf.matmul(rows, tf.cast(matrix, x.dtype), transpose_b=turned)
@@ -127,10 +127,12 @@ def times(x, matrix, turned, layout):
             product = tf.raw_ops.Snapshot(input=product)
         elif layout in (COMPILED, COMPILED_AS_STORED) and matrix.dtype == tf.float32:
             product = tf.maximum(product, -float("inf"))
-    if x.shape.rank == 2:
-        return product
-    sizes = [-1 if size is None else size for size in x.shape[:-1]]
-    return tf.reshape(product, [*sizes, product.shape[-1]])
+    return product if x.shape.rank == 2 else tf.reshape(product, _sizes(x, product.shape[-1]))
+
+
+def _sizes(x, last):
+    """Of a tensor with another last size than x (..., i)."""
+    return [*(-1 if size is None else size for size in x.shape[:-1]), last]
 
 
 def _made_before(x, numbers):
@@ -147,22 +149,24 @@ def _made_before(x, numbers):
 def in_blocks(matrix):
     """A matrix (i, o) as blocks of its columns, (n, i, w), the last filled up with zeros."""
     width = _BLOCK_BYTES // matrix.dtype.size
-    matrix = tf.pad(matrix, ((0, 0), (0, -matrix.shape[1] % width)))
+    if missing := -matrix.shape[1] % width:
+        matrix = tf.pad(matrix, ((0, 0), (0, missing)))
     return tf.transpose(tf.reshape(matrix, (matrix.shape[0], -1, width)), (1, 0, 2))
 
 
 def turned_in_blocks(matrix):
     """The same of a matrix that stands turned, (o, i)."""
     width = _BLOCK_BYTES // matrix.dtype.size
-    matrix = tf.pad(matrix, ((0, -matrix.shape[0] % width), (0, 0)))
+    if missing := -matrix.shape[0] % width:
+        matrix = tf.pad(matrix, ((0, missing), (0, 0)))
     return tf.transpose(tf.reshape(matrix, (-1, width, matrix.shape[1])), (0, 2, 1))
 
 
-def _times_blocks(rows, blocks):
-    """rows (r, i) times `in_blocks` (n, i, w) -> (r, n * w)."""
+def _times_blocks(x, blocks):
+    """x (..., i) times `in_blocks` (n, i, w) -> (..., n * w)."""
     number, _, width = blocks.shape
-    product = tf.matmul(rows[None], blocks)  # (n, r, w)
+    product = tf.matmul(tf.reshape(x, (1, -1, x.shape[-1])), blocks)  # (n, r, w)
     # Turned in words of 8 bytes, as `layers` turn heads: oneDNN, which knows smaller types, takes longer.
-    word = 8 // rows.dtype.size
+    word = 8 // x.dtype.size
     words = tf.bitcast(tf.reshape(product, (number, -1, width // word, word)), tf.float64)
-    return tf.reshape(tf.bitcast(tf.transpose(words, (1, 0, 2)), rows.dtype), (-1, number * width))
+    return tf.reshape(tf.bitcast(tf.transpose(words, (1, 0, 2)), x.dtype), _sizes(x, number * width))

@@ -26,9 +26,7 @@ class SharedBlocks:
     def __call__(self, block, call, tensors, key):
         """What `call(*tensors)` returns, as an equal block with the same key has it."""
         leaves = tf.nest.flatten(tensors)
-        kind = _kind(block) if self._weights.lists(block.variables) else id(block)
-        kind = (kind, tuple((leaf.dtype, str(leaf.shape)) for leaf in leaves), key)
-        variables = block.variables
+        kind, variables = kind_of(block, leaves, key, self._weights), block.variables
         if kind not in self._asked:
             with self._weights.noted() as asked:
                 results = call(*tensors)
@@ -50,12 +48,8 @@ class SharedBlocks:
         Each is a tuple of a list of its parts, as places in the variables, form and dtype. All vectors are
         one for XLA, which reads parts where they stand: each tensor costs a loop time at each step.
         """
-        places = {id(variable): i for i, variable in enumerate(variables)}
         together = {}
-        for names, form, dtype in dict.fromkeys(asked):
-            own = tuple(places.get(name) for name in names)
-            if None in own:
-                continue
+        for own, form, dtype in places_of(asked, variables):
             shape, stored = variables[own[0]].shape, variables[own[0]].dtype
             alone = not self._compiled or len(shape) != 1
             together.setdefault((form, dtype, stored, own if alone else None), []).append(own)
@@ -93,8 +87,21 @@ class SharedBlocks:
         return run
 
 
-def _kind(block):
-    """What equal blocks have in common, hashable: all but names and the values of weights."""
+def kind_of(block, leaves, key, weights):
+    """What equal blocks, called with the same key and like tensors, have in common; hashable."""
+    kind = _structure(block) if weights.lists(block.variables) else id(block)
+    return kind, tuple((leaf.dtype, str(leaf.shape)) for leaf in leaves), key
+
+
+def places_of(asked, variables):
+    """What `StepWeights.noted` has of these variables: tuples of their places in the list, form and dtype."""
+    places = {id(variable): i for i, variable in enumerate(variables)}
+    own = [(tuple(map(places.get, names)), *form) for names, *form in dict.fromkeys(asked)]
+    return [(part, *form) for part, *form in own if None not in part]
+
+
+def _structure(block):
+    """All of a block but names and the values of its weights."""
     layers = block._flatten_layers()
     if not all(is_as_its_config_says(layer) for layer in layers):
         return id(block)

@@ -5,6 +5,7 @@ import contextlib
 import tensorflow as tf
 
 from tfmodels.generation import products
+from tfmodels.generation.copied_blocks import CopiedBlocks
 from tfmodels.generation.products import APART, BLOCKS, COMPILED, COMPILED_AS_STORED, COMPILED_ROWS, OWN
 from tfmodels.generation.shared_blocks import SharedBlocks, is_as_its_config_says, is_known
 from tfmodels.generation.step_weights import StepWeights
@@ -71,7 +72,8 @@ class StepModel:
         is_step = tree or (length is not None and length <= _STEP_TOKENS)
         if is_step:
             multiply = None if self._layout == OWN or self._on_xla else self._multiply
-            weights, work = self._weights, {"multiply": multiply}
+            weights, work = self._weights, {"multiply": multiply, "made": (made := {})}
+            work["share"] = CopiedBlocks(weights, made) if tf.inside_function() else None
         else:
             weights = self._weights.as_stored()
             work = {"share": SharedBlocks(weights) if tf.inside_function() else None}
@@ -135,5 +137,6 @@ class StepModel:
         if self._on_xla or self._layout == APART:
             return [times(matrix) for matrix in matrices]
         product, sizes = times(*matrices), [matrix.shape[0 if turned else 1] for matrix in matrices]
-        filled = product.shape[-1] - sum(sizes)  # of the last block
-        return tf.split(product, [*sizes, filled] if filled else sizes, axis=-1)[: len(sizes)]
+        if filled := product.shape[-1] - sum(sizes):  # of the last block
+            sizes.append(filled)
+        return [product] if len(sizes) == 1 else tf.split(product, sizes, axis=-1)[: len(matrices)]
