@@ -77,7 +77,7 @@ def check(model, monkeypatch, atol=2e-5):
     options = dict(max_new_tokens=24, stop=(), return_scores=True)
     found = generate(model, prompt_of(model), **options)
     vars(model).pop("_generate_functions")
-    monkeypatch.setattr(step_model, "SharedBlocks", lambda weights, compiled=False: None)
+    monkeypatch.setattr(step_model, "SharedBlocks", lambda weights, made, compiled=False: None)
     monkeypatch.setattr(step_model, "CopiedBlocks", lambda weights, made: None)
     expected = generate(model, prompt_of(model), **options)
     same = np.cumprod(found.token_ids == expected.token_ids, axis=1) == 1

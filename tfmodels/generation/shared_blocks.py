@@ -1,6 +1,6 @@
-"""Equal blocks of a model as one traced function of their weights.
+"""Equal blocks of a model: the first is called, and for the others its ops are copied.
 
-Tracing a block takes tens of milliseconds, TensorFlow's work on its ops as long again, and XLA's a tenth of a
+To call a block takes tens of milliseconds, TensorFlow's work on its ops as long again, and XLA's a tenth of a
 second: a model of many blocks would spend most of its first text on it.
 """
 
@@ -8,58 +8,85 @@ import math
 
 import tensorflow as tf
 
+from tfmodels.generation.recorded import RecordedCall
 
-class SharedBlocks:
-    """Runs equal blocks as one function (`layers.steps.Step.share`).
+
+class CopiedBlocks:
+    """Runs equal blocks as ops of the step, which a call of a function for each would slow.
+
+    `layers.steps.Step.share`, for graphs only.
 
     Args:
-        weights: `StepWeights`, from which the blocks read: the first shows what they ask for.
-        compiled: bool, whether XLA compiles the function; else the first block runs as it is.
+        weights: `StepWeights`, from which the blocks read.
+        made: dict, the step's `layers.steps.Step.made`.
     """
 
-    def __init__(self, weights, compiled=False):
+    def __init__(self, weights, made):
         self._weights = weights
-        self._compiled = compiled
-        self._asked = {}  # of a kind of block: what `_together` returns
-        self._functions = {}
+        self._made = made
+        self._recorded = {}  # of each kind of block
 
     def __call__(self, block, call, tensors, key):
         """What `call(*tensors)` returns, as an equal block with the same key has it."""
         leaves = tf.nest.flatten(tensors)
-        kind, variables = kind_of(block, leaves, key, self._weights), block.variables
-        if kind not in self._asked:
-            with self._weights.noted() as asked:
-                results = call(*tensors)
-            self._asked[kind] = self._together(asked, variables)
-            if not self._compiled:  # else TensorFlow drops these results, which nothing reads
-                return results
-        asked = [
-            ([tuple(variables[i] for i in places) for places in parts], *form)
-            for parts, *form in self._asked[kind]
+        kind = _kind(block, leaves, key, self._weights)
+        if kind not in self._recorded:
+            self._recorded[kind] = RecordedCall(self._weights, self._made, block, call, tensors)
+            return self._as_first(self._recorded[kind], block, leaves)
+        if not self._recorded[kind].can_be_copied:
+            return call(*tensors)
+        return self._as_another(self._recorded[kind], block, leaves)
+
+    def _as_first(self, recorded, block, leaves):
+        return recorded.results
+
+    def _as_another(self, recorded, block, leaves):
+        return recorded.packed(recorded.copied(recorded.inputs_of(block, leaves)), leaves)
+
+
+class SharedBlocks(CopiedBlocks):
+    """Runs equal blocks as one function of their weights, but for the first.
+
+    Args:
+        compiled: bool, whether XLA compiles the function; it then stands for the first block too.
+    """
+
+    def __init__(self, weights, made, compiled=False):
+        super().__init__(weights, made)
+        self._compiled = compiled
+        self._functions = {}  # of each recorded call
+
+    def _as_first(self, recorded, block, leaves):
+        # What XLA shall compile need not run: TensorFlow drops ops of results that nothing reads.
+        shares = self._compiled and recorded.can_be_copied
+        return self._as_another(recorded, block, leaves) if shares else recorded.results
+
+    def _as_another(self, recorded, block, leaves):
+        variables = block.variables
+        together = self._together(recorded.asked, variables)
+        weights = [
+            self._weights.get(tuple(variables[i] for part in parts for i in part), *form)
+            for parts, *form in together
         ]
-        weights = [self._weights.get(sum(parts, ()), *form) for parts, *form in asked]
-        if kind not in self._functions:
-            self._functions[kind] = self._traced(call, tensors, variables, asked)
-        return self._functions[kind](weights, leaves)
+        if recorded not in self._functions:
+            self._functions[recorded] = self._function(recorded, variables, together)
+        return recorded.packed(self._functions[recorded](weights, leaves), leaves)
 
     def _together(self, asked, variables):
-        """What was asked for, as `noted` has it: a list of what is to be given as one tensor.
+        """What was asked for: a list of what is to be given as one tensor.
 
         Each is a tuple of a list of its parts, as places in the variables, form and dtype. All vectors are
         one for XLA, which reads parts where they stand: each tensor costs a loop time at each step.
         """
         together = {}
-        for own, form, dtype in places_of(asked, variables):
+        for own, form, dtype in asked:
             shape, stored = variables[own[0]].shape, variables[own[0]].dtype
             alone = not self._compiled or len(shape) != 1
             together.setdefault((form, dtype, stored, own if alone else None), []).append(own)
         return [(parts, form, dtype) for (form, dtype, *_), parts in together.items()]
 
-    def _traced(self, call, tensors, variables, asked):
-        """The function of weights and leaves that stands for `call` of every equal block."""
-        known = {}
-        names = [[(tuple(map(id, part)), *form) for part in parts] for parts, *form in asked]
-        sizes = [[sum(math.prod(x.shape) for x in part) for part in parts] for parts, *_ in asked]
+    def _function(self, recorded, variables, together):
+        """The function of weights, as `together`, and leaves that makes the results of any equal block."""
 
         # Inlined, its ops would be worked on again for each block.
         @tf.function(
@@ -68,36 +95,21 @@ class SharedBlocks:
             experimental_attributes={"_noinline": True},
         )
         def function(weights, leaves):
-            values = {}
-            for name, size, weight in zip(names, sizes, weights, strict=True):
-                values |= zip(name, [weight] if len(name) == 1 else tf.split(weight, size), strict=True)
-            with self._weights.replaced(variables, values):
-                results = call(*tf.nest.pack_sequence_as(tensors, leaves))
-            given, flat = {id(leaf): i for i, leaf in enumerate(leaves)}, tf.nest.flatten(results)
-            known["structure"] = tf.nest.pack_sequence_as(results, range(len(flat)))
-            known["places"] = [given.get(id(x)) for x in flat]
-            return [x for x in flat if id(x) not in given]
+            read = {}
+            for weight, (parts, *form) in zip(weights, together, strict=True):
+                sizes = [sum(math.prod(variables[i].shape) for i in part) for part in parts]
+                values = [weight] if len(parts) == 1 else tf.split(weight, sizes)
+                read |= {(part, *form): value for part, value in zip(parts, values, strict=True)}
+            return recorded.copied([*leaves, *(read[part] for part in recorded.asked)])
 
-        def run(weights, leaves):
-            made = iter(function(weights, leaves))
-            # What is handed through stays the tensor that it is.
-            flat = [next(made) if place is None else leaves[place] for place in known["places"]]
-            return tf.nest.pack_sequence_as(known["structure"], flat)
-
-        return run
+        return function
 
 
-def kind_of(block, leaves, key, weights):
+def _kind(block, leaves, key, weights):
     """What equal blocks, called with the same key and like tensors, have in common; hashable."""
     kind = _structure(block) if weights.lists(block.variables) else id(block)
-    return kind, tuple((leaf.dtype, str(leaf.shape)) for leaf in leaves), key
-
-
-def places_of(asked, variables):
-    """What `StepWeights.noted` has of these variables: tuples of their places in the list, form and dtype."""
-    places = {id(variable): i for i, variable in enumerate(variables)}
-    own = [(tuple(map(places.get, names)), *form) for names, *form in dict.fromkeys(asked)]
-    return [(part, *form) for part, *form in own if None not in part]
+    names = [id(leaf) for leaf in leaves]  # one tensor may stand in several places
+    return kind, tuple((leaf.dtype, str(leaf.shape), names.index(id(leaf))) for leaf in leaves), key
 
 
 def _structure(block):

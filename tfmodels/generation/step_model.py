@@ -5,9 +5,8 @@ import contextlib
 import tensorflow as tf
 
 from tfmodels.generation import products
-from tfmodels.generation.copied_blocks import CopiedBlocks
 from tfmodels.generation.products import APART, BLOCKS, COMPILED, COMPILED_AS_STORED, COMPILED_ROWS, OWN
-from tfmodels.generation.shared_blocks import SharedBlocks, is_as_its_config_says, is_known
+from tfmodels.generation.shared_blocks import CopiedBlocks, SharedBlocks, is_as_its_config_says, is_known
 from tfmodels.generation.step_weights import StepWeights
 
 # So many tokens of a row are a step of a loop and no prompt.
@@ -56,6 +55,11 @@ class StepModel:
     def __getattr__(self, name):
         return getattr(self._model, name)
 
+    def init_cache(self, inputs, max_length, dtype=None):
+        """As the model's."""
+        with self._stepping():
+            return self._model.init_cache(inputs, max_length, dtype)
+
     def decode_step(self, token_ids, cache, index, until=None, tree=None, **options):
         """As the model's.
 
@@ -71,13 +75,12 @@ class StepModel:
             return self._compiled_step(token_ids, cache, index, until, tree or {}, options)
         is_step = tree or (length is not None and length <= _STEP_TOKENS)
         if is_step:
+            weights, share = self._weights, CopiedBlocks
             multiply = None if self._layout == OWN or self._on_xla else self._multiply
-            weights, work = self._weights, {"multiply": multiply, "made": (made := {})}
-            work["share"] = CopiedBlocks(weights, made) if tf.inside_function() else None
         else:
-            weights = self._weights.as_stored()
-            work = {"share": SharedBlocks(weights) if tf.inside_function() else None}
-        with weights, self._stepping(until=until, **work, **(tree or {})):
+            weights, share, multiply = self._weights.as_stored(), SharedBlocks, None
+        share = self._shared(share, weights) | {"multiply": multiply}
+        with weights, self._stepping(until=until, **share, **(tree or {})):
             return self._model.decode_step(token_ids, cache, index, **options)
 
     def room(self, length, more=None):
@@ -99,8 +102,8 @@ class StepModel:
         One program for all equal blocks, and not one for the whole step, takes a fraction of its time to
         compile, and hardly longer to run.
         """
-        later, share = [], SharedBlocks(self._weights, compiled=True)
-        with self._weights, self._stepping(multiply=self._multiply, later=later, share=share, **tree):
+        later, share = [], self._shared(SharedBlocks, self._weights, compiled=True)
+        with self._weights, self._stepping(multiply=self._multiply, later=later, **share, **tree):
             logits, cache, *hidden = self._model.decode_step(token_ids, cache, index, **options)
         # What an XLA program returns has no rank for TensorFlow's optimisers, which say so on standard error.
         logits = tf.ensure_shape(logits, logits.shape)
@@ -117,6 +120,11 @@ class StepModel:
         """The model's `stepping`, if it has it."""
         has_it = hasattr(self._model, "stepping")
         return self._model.stepping(**options) if has_it else contextlib.nullcontext()
+
+    def _shared(self, share, *arguments, **options):
+        """The options of `_stepping` by which equal blocks of a graph are shared."""
+        made = {}
+        return {"made": made, "share": share(*arguments, made, **options) if tf.inside_function() else None}
 
     def _multiply(self, x, matrices, turned):
         """`layers.steps.Step.multiply`."""

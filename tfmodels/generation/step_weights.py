@@ -26,7 +26,6 @@ class StepWeights(keras.StatelessScope):
         self._casts, self._reads = True, False
         self.ready = dict(ready or {})
         self._noted = None
-        self._replaced, self._owned = {}, set()
 
     def as_stored(self):
         """The same for a single call: layers cast what they read themselves, which takes less memory."""
@@ -50,8 +49,6 @@ class StepWeights(keras.StatelessScope):
         name = tuple(map(id, variables)), form, dtype if self._casts else None
         if self._noted is not None:
             self._noted.append(name)
-        if self._owned.intersection(name[0]):
-            return self._replaced[name]
         ready = str(name)
         if ready not in self.ready:
             with self._graph.as_default() if self._graph else contextlib.nullcontext():
@@ -81,12 +78,3 @@ class StepWeights(keras.StatelessScope):
             yield self._noted
         finally:
             self._noted = None
-
-    @contextlib.contextmanager
-    def replaced(self, variables, tensors):
-        """Within it these variables are what they are in a dict of (ids, form, dtype) -> tensor."""
-        self._replaced, self._owned = tensors, {id(variable) for variable in variables}
-        try:
-            yield
-        finally:
-            self._replaced, self._owned = {}, set()

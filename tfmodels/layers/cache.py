@@ -22,11 +22,17 @@ class Cache(dict):
 
 def empty(shape, dtype):
     """A cache of zeros for keys and values of a shape (b, n, k, h)."""
-    cache = Cache((name, ops.zeros(shape, dtype=dtype)) for name in ("key", "value"))
-    if dtype == "int8":
-        for name in ("key_scale", "value_scale"):
-            cache[name] = ops.zeros((*shape[:-1], 1), dtype="float32")
-    return cache
+    scales = {"key_scale": "float32", "value_scale": "float32"} if dtype == "int8" else {}
+    sizes = {name: (*shape[:-1], 1) for name in scales}
+    return Cache(
+        (name, ops.zeros(_packed(sizes.get(name, shape)), dtype=kind))
+        for name, kind in ({"key": dtype, "value": dtype} | scales).items()
+    )
+
+
+def _packed(shape):
+    """Sizes of which some may be tensors, as one for all caches of a model."""
+    return once(lambda: ops.stack(shape), "sizes", *shape) if any(map(ops.is_tensor, shape)) else shape
 
 
 def store(keys, dtype):
@@ -94,7 +100,9 @@ def put(stored, new, positions):
         return ops.scatter_update(stored, indices, new)
     # (b, 1, q, 1)
     real = once(lambda: (positions < until[:, None])[:, None, :, None], "real", positions, until)
-    return add_in_place(stored, indices, ops.where(real, new, ops.cast(0, new.dtype)))
+    dtype = keras.backend.standardize_dtype(new.dtype)
+    zero = once(lambda: ops.cast(0, dtype), "zero", dtype)
+    return add_in_place(stored, indices, ops.where(real, new, zero))
 
 
 def _indices(key, positions):
