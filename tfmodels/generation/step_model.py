@@ -142,7 +142,7 @@ class StepModel:
         def times(*matrices):
             return self._times(x, self._weights.get(matrices, form, dtype), stands, self._layout)
 
-        if self._on_xla or self._layout == APART:
+        if self._layout in (APART, COMPILED_AS_STORED, COMPILED_ROWS):  # side by side they would be copies
             return [times(matrix) for matrix in matrices]
         product, sizes = times(*matrices), [matrix.shape[0 if turned else 1] for matrix in matrices]
         if filled := product.shape[-1] - sum(sizes):  # of the last block
