@@ -213,9 +213,12 @@ def swap_in_words(x):
 def add_in_place(x, indices, updates):
     """x with updates (..., h) added at indices (..., rank - 1), in x's own memory if nothing else reads it.
 
-    On a CPU the op that replaces elements copies all of x, even inside a loop.
+    Nothing is added where there is no such place. On a CPU the op that replaces elements copies all of x,
+    even inside a loop.
     """
-    return tf.raw_ops.ScatterNdNonAliasingAdd(input=x, indices=indices, updates=updates)
+    return tf.raw_ops.ScatterNdNonAliasingAdd(
+        input=x, indices=indices, updates=updates, bad_indices_policy="IGNORE"
+    )
 
 
 @functools.cache

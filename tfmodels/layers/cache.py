@@ -9,6 +9,7 @@ from keras import ops
 from tfmodels.layers._kernels import add_in_place
 from tfmodels.layers.steps import of_step, once
 
+_NOWHERE = 2**31 - 1  # a position of no cache
 _LARGEST = 127  # of int8; -128 is not used, so that both signs have the same range
 
 
@@ -94,15 +95,16 @@ def put(stored, new, positions):
 
     A scatter, since rows of one batch stand at different positions.
     """
-    indices = once(lambda: _indices(new, positions), "indices", positions, new.shape[1])
     until = of_step("until")
     if until is None:
+        indices = once(lambda: _indices(new, positions), "indices", positions, new.shape[1])
         return ops.scatter_update(stored, indices, new)
-    # (b, 1, q, 1)
-    real = once(lambda: (positions < until[:, None])[:, None, :, None], "real", positions, until)
-    dtype = keras.backend.standardize_dtype(new.dtype)
-    zero = once(lambda: ops.cast(0, dtype), "zero", dtype)
-    return add_in_place(stored, indices, ops.where(real, new, zero))
+
+    def real_indices():
+        return _indices(new, ops.where(positions < until[:, None], positions, _NOWHERE))
+
+    indices = once(real_indices, "real indices", positions, until, new.shape[1])
+    return add_in_place(stored, indices, new)
 
 
 def _indices(key, positions):
