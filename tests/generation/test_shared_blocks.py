@@ -1,6 +1,7 @@
 """Equal blocks traced once, against the same blocks traced one by one."""
 
 import collections
+import gc
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import tensorflow as tf
 from tests.reference.weights import randomise
 from tfmodels import generate
 from tfmodels.generation import products, step_model
+from tfmodels.generation.protocol import compiled
 from tfmodels.layers import FeedForward
 from tfmodels.models import bart, gpt2, llama, t5
 
@@ -191,6 +193,47 @@ def test_the_graph_of_a_prompt_grows_with_no_block(compiled, monkeypatch):
         return [node.op for part in (graph.node, *parts) for node in part].count("MatMul")
 
     assert count(4) == count(8)
+
+
+def test_what_does_more_than_make_a_result_is_done_for_each_block(monkeypatch):
+    """Such as a check: a copy without it would not check."""
+    plain = FeedForward.call
+
+    def checked(self, x, training=None):
+        tf.debugging.assert_all_finite(x, "")
+        with tf.control_dependencies([tf.debugging.assert_less(tf.reduce_max(x), 1e9)]):
+            return plain(self, tf.identity(x), training=training)
+
+    checked.__module__ = plain.__module__  # as if it were the project's own
+    monkeypatch.setattr(FeedForward, "call", checked)
+    model = KINDS["gpt2"](dtype="float32")
+    randomise(model, seed=1, scale=0.5)
+    check(model, monkeypatch)
+    vars(model).pop("_generate_functions")
+    monkeypatch.undo()
+    monkeypatch.setattr(FeedForward, "call", checked)
+    generate(model, prompt_of(model), max_new_tokens=24, stop=())
+    (function,) = vars(model)["_generate_functions"].values()
+    library = function.graph.as_graph_def().library.function
+    (body,) = (each for each in library if each.signature.name.startswith("while_body"))
+    assert sum(node.op in ("Assert", "If", "StatelessIf") for node in body.node_def) == SIZE["num_layers"]
+
+
+@pytest.mark.parametrize("collects", [False, True])
+def test_tracing_leaves_the_search_for_garbage_as_it_was(collects):
+    during = []
+
+    def function(x):
+        during.append(gc.isenabled())
+        raise RuntimeError
+
+    (gc.enable if collects else gc.disable)()
+    try:
+        with pytest.raises(RuntimeError):
+            compiled(types.SimpleNamespace(), "key", function, tf.TensorSpec(()))
+        assert (during, gc.isenabled()) == ([False], collects)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("kind", KINDS)
