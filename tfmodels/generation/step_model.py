@@ -75,12 +75,12 @@ class StepModel:
             return self._compiled_step(token_ids, cache, index, until, tree or {}, options)
         is_step = tree or (length is not None and length <= _STEP_TOKENS)
         if is_step:
-            weights, share = self._weights, CopiedBlocks
+            weights, blocks = self._weights, CopiedBlocks
             multiply = None if self._layout == OWN or self._on_xla else self._multiply
         else:
-            weights, share, multiply = self._weights.as_stored(), SharedBlocks, None
-        share = self._shared(share, weights) | {"multiply": multiply}
-        with weights, self._stepping(until=until, **share, **(tree or {})):
+            weights, blocks, multiply = self._weights.as_stored(), SharedBlocks, None
+        share = self._shared(blocks, weights)
+        with weights, self._stepping(until=until, multiply=multiply, **share, **(tree or {})):
             return self._model.decode_step(token_ids, cache, index, **options)
 
     def room(self, length, more=None):
@@ -121,10 +121,10 @@ class StepModel:
         has_it = hasattr(self._model, "stepping")
         return self._model.stepping(**options) if has_it else contextlib.nullcontext()
 
-    def _shared(self, share, *arguments, **options):
+    def _shared(self, blocks, weights, **options):
         """The options of `_stepping` by which equal blocks of a graph are shared."""
         made = {}
-        return {"made": made, "share": share(*arguments, made, **options) if tf.inside_function() else None}
+        return {"made": made, "share": blocks(weights, made, **options) if tf.inside_function() else None}
 
     def _multiply(self, x, matrices, turned):
         """`layers.steps.Step.multiply`."""
