@@ -208,15 +208,13 @@ def test_what_does_more_than_make_a_result_is_done_for_each_block(monkeypatch):
     monkeypatch.setattr(FeedForward, "call", checked)
     model = KINDS["gpt2"](dtype="float32")
     randomise(model, seed=1, scale=0.5)
-    check(model, monkeypatch)
-    vars(model).pop("_generate_functions")
-    monkeypatch.undo()
-    monkeypatch.setattr(FeedForward, "call", checked)
     generate(model, prompt_of(model), max_new_tokens=24, stop=())
     (function,) = vars(model)["_generate_functions"].values()
     library = function.graph.as_graph_def().library.function
     (body,) = (each for each in library if each.signature.name.startswith("while_body"))
     assert sum(node.op in ("Assert", "If", "StatelessIf") for node in body.node_def) == SIZE["num_layers"]
+    vars(model).pop("_generate_functions")
+    check(model, monkeypatch)
 
 
 @pytest.mark.parametrize("collects", [False, True])

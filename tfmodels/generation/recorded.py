@@ -18,6 +18,7 @@ class RecordedCall:
     Attributes:
         asked: list of what the block has read of its variables, as `places_of` has it.
         results: nested structure of what `call` has returned.
+        can_be_copied: bool, whether its ops make results of their inputs, and do nothing else.
     """
 
     def __init__(self, weights, made, block, call, tensors):
@@ -34,6 +35,9 @@ class RecordedCall:
         # A placeholder stands for what is captured from outside, a weight or what does not change.
         ops = [op for op in self._graph.get_operations()[start:] if op.type != "Placeholder"]
         self._ops = {op.name: op for op in ops}
+        self.can_be_copied = not any(
+            op.control_inputs or (op.op_def.is_stateful and op.type != "ReadVariableOp") for op in ops
+        )
         # `layers.steps.once` says of what these are made, whichever block's tensors they are made of.
         self._made_of = {
             x.name: {part.name for part in key if tf.is_tensor(part)}
@@ -50,14 +54,6 @@ class RecordedCall:
             self._weights.get(tuple(variables[i] for i in places), *form) for places, *form in self.asked
         ]
         return [self._graph.capture(x) for x in (*leaves, *weights)]
-
-    @property
-    def can_be_copied(self):
-        """Whether its ops make results of their inputs, and do nothing else."""
-        return not any(
-            op.control_inputs or (op.op_def.is_stateful and op.type != "ReadVariableOp")
-            for op in self._ops.values()
-        )
 
     def copied(self, inputs):
         """The results for other inputs but for what it hands through, a list of tensors.

@@ -23,17 +23,17 @@ class Cache(dict):
 
 def empty(shape, dtype):
     """A cache of zeros for keys and values of a shape (b, n, k, h)."""
-    scales = {"key_scale": "float32", "value_scale": "float32"} if dtype == "int8" else {}
-    sizes = {name: (*shape[:-1], 1) for name in scales}
-    return Cache(
-        (name, ops.zeros(_packed(sizes.get(name, shape)), dtype=kind))
-        for name, kind in ({"key": dtype, "value": dtype} | scales).items()
-    )
+    cache = Cache((name, _zeros(shape, dtype)) for name in ("key", "value"))
+    if dtype == "int8":
+        for name in ("key_scale", "value_scale"):
+            cache[name] = _zeros((*shape[:-1], 1), "float32")
+    return cache
 
 
-def _packed(shape):
-    """Sizes of which some may be tensors, as one for all caches of a model."""
-    return once(lambda: ops.stack(shape), "sizes", *shape) if any(map(ops.is_tensor, shape)) else shape
+def _zeros(shape, dtype):
+    if any(map(ops.is_tensor, shape)):  # one tensor of the sizes for all caches of a model
+        shape = once(lambda: ops.stack(shape), "sizes", *shape)
+    return ops.zeros(shape, dtype=dtype)
 
 
 def store(keys, dtype):
