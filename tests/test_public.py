@@ -56,6 +56,17 @@ def test_import_is_lazy_and_cheap():
     assert min(times) < 0.3
 
 
+@pytest.mark.parametrize("chosen", [None, "0"])
+def test_the_command_line_has_onednn_unless_told(chosen):
+    """TensorFlow reads it once, as it is loaded."""
+    code = (
+        f"import os, sys; sys.argv = ['tfmodels']; name, chosen = 'TF_ENABLE_ONEDNN_OPTS', {chosen!r};"
+        "os.environ.pop(name, None); os.environ.update({name: chosen} if chosen else {});"
+        "import tfmodels; print(os.environ[name], 'tensorflow' in sys.modules)"
+    )
+    assert run(code).stdout.split() == [chosen or "1", "False"]
+
+
 def test_another_backend_is_refused():
     """Keras itself stands for JAX here, which is not installed."""
     code = (

@@ -24,6 +24,7 @@ CONFIGS = {"30M": (6, 6, 384, 50257, 8, 256), "124M": (12, 12, 768, 50257, 4, 12
 _WORKER = """
 import json, os, resource, sys, time
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by itself on older CPUs
 os.environ["KERAS_BACKEND"] = "tensorflow"
 import numpy as np
 answers, sys.stdout = sys.stdout, sys.stderr
@@ -91,6 +92,7 @@ _TORCH_VERSIONS = 'f"torch {torch.__version__}, transformers {transformers.__ver
 _PRODUCT = """
 import os, sys, time
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by itself on older CPUs
 import tensorflow as tf
 x = tf.cast(tf.random.normal((2048, 2048)), sys.argv[1])
 times = []

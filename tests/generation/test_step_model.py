@@ -32,7 +32,7 @@ def model_of(dtype, seed=1):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "int8"])
-@pytest.mark.parametrize("layout", ["own", "apart", "turned", "swapped", "blocks"])
+@pytest.mark.parametrize("layout", ["own", "apart", "wide", "turned", "swapped", "blocks"])
 @pytest.mark.parametrize("eager", [False, True])
 def test_a_step_is_the_models_own(dtype, layout, eager):
     model, ids = model_of(dtype), tf.constant([[3, 7], [2, 9]])
@@ -47,8 +47,8 @@ def test_a_step_is_the_models_own(dtype, layout, eager):
 
     run = logits if eager else tf.function(logits, autograph=False)
     own, ready = (tf.cast(run(ready), tf.float32) for ready in (False, True))
-    # bfloat16 has 8 bits, and other kernels of the processor round elsewhere.
-    np.testing.assert_allclose(ready, own, atol=3e-2 if dtype == "mixed_bfloat16" else 5e-6)
+    # bfloat16 has 8 bits, and other kernels of the processor round elsewhere, or cut.
+    np.testing.assert_allclose(ready, own, atol=7e-2 if dtype == "mixed_bfloat16" else 5e-6)
 
 
 def test_the_loop_casts_no_matrix():
@@ -183,6 +183,7 @@ def test_a_compiled_step_writes_the_same_text(kind, method, monkeypatch):
     expected = generate(model, prompt, **options)
     monkeypatch.setattr(products, "has_fast_batches", lambda dtype: False)
     monkeypatch.setattr(products, "_WORTH_COMPILING", 0)
+    monkeypatch.setitem(products._MOST_COMPILED, "float32", 16)
     found = generate(model, prompt, **options)
     np.testing.assert_array_equal(found.token_ids, expected.token_ids)
     np.testing.assert_allclose(found.log_probabilities, expected.log_probabilities, atol=2e-5)

@@ -11,11 +11,11 @@ import tensorflow as tf
 
 from tfmodels.generation.protocol import is_encoder_decoder
 
-# As the layer makes its products; as it does, but apart from the bias; by a turned matrix, (o, i), of which a
-# CPU reads each row in one piece; by a turned matrix as the first factor: (W x^T)^T; by blocks of a matrix's
-# columns, each of which stands in one piece; or within programs of XLA's, one a block, of one row by turned
-# matrices or by them as they stand, or of several rows.
-OWN, APART, TURNED, SWAPPED, BLOCKS = "own", "apart", "turned", "swapped", "blocks"
+# As the layer makes its products; as it does, but apart from the bias; so, but in float32; by a turned
+# matrix, (o, i), of which a CPU reads each row in one piece; by a turned matrix as the first factor:
+# (W x^T)^T; by blocks of a matrix's columns, each of which stands in one piece; or within programs of XLA's,
+# one a block, of one row by turned matrices or by them as they stand, or of several rows.
+OWN, APART, WIDE, TURNED, SWAPPED, BLOCKS = "own", "apart", "wide", "turned", "swapped", "blocks"
 COMPILED, COMPILED_AS_STORED, COMPILED_ROWS = "compiled", "compiled as stored", "compiled rows"
 # Up to so many rows turned matrices are faster. Turning them all takes as long as some ten steps gain, and
 # their memory once more.
@@ -24,7 +24,7 @@ _MANY_STEPS, _MOST_BYTES = 16, 2**31
 _BLOCK_BYTES = 128  # of a block's row: two lines of cache
 # Up to so many rows XLA is faster: with one it reads smaller types as it multiplies, with more it casts them
 # at every step. It takes half a second to compile, which smaller models gain back too late.
-_MOST_COMPILED = {"float32": 16, "bfloat16": 1, "int8": 1}
+_MOST_COMPILED = {"float32": 4, "bfloat16": 1, "int8": 1}
 _WORTH_COMPILING = 2**26
 
 
@@ -44,20 +44,24 @@ def choose_layout(model, rows, steps, compiled=True, here=True):
     kernels = [variable for variable in getattr(model, "variables", ()) if _is_kernel(variable)]
     size = sum(4 * math.prod(kernel.shape) for kernel in kernels)
     rounded = any(kernel.dtype == "int8" for kernel in kernels)
+    is_long, is_small = steps >= _MANY_STEPS, size <= _MOST_BYTES
+    read = "int8" if rounded else dtype
+    few = rows <= _MOST_COMPILED[read] and (read == "float32" or is_small)
+    compiles = compiled and is_long and few and size >= _WORTH_COMPILING and _can_compile(model)
+    if compiles and rows == 1:
+        return COMPILED if is_small else COMPILED_AS_STORED
+    if dtype == "bfloat16" and here and is_small and not has_fast_batches(dtype):
+        return WIDE  # a CPU without instructions for it
     # A product is rounded before its bias is added in a batch of any size, or rows would change with it.
     own = APART if dtype == "bfloat16" and not rounded else OWN
-    if steps < _MANY_STEPS:
-        return own
-    read = "int8" if rounded else dtype
-    few = rows <= _MOST_COMPILED[read] and (read == "float32" or size <= _MOST_BYTES)
     # A rounded kernel is cast too, which takes far longer than a product.
-    may_copy = size <= _MOST_BYTES and (rows <= _FEW_ROWS[dtype] or rounded)
+    may_copy = is_small and (rows <= _FEW_ROWS[dtype] or rounded)
+    if not is_long:
+        return own
     if here and may_copy and rows > 1 and has_fast_batches(dtype):
         return BLOCKS
-    if compiled and few and size >= _WORTH_COMPILING and _can_compile(model):
-        if rows > 1:
-            return COMPILED_ROWS
-        return COMPILED if size <= _MOST_BYTES else COMPILED_AS_STORED
+    if compiles:
+        return COMPILED_ROWS
     if not may_copy:
         return own
     return SWAPPED if dtype == "float32" and rows > 1 else TURNED
@@ -119,6 +123,8 @@ def times(x, matrix, turned, layout):
         rows = _made_before(rows, matrix[0])
     if layout == SWAPPED:
         product = tf.transpose(tf.matmul(matrix, rows, transpose_b=True))
+    elif layout == WIDE:
+        product = tf.cast(tf.matmul(tf.cast(rows, matrix.dtype), matrix), x.dtype)
     else:
         product = tf.matmul(rows, tf.cast(matrix, x.dtype), transpose_b=turned)
         # Kept from a bias that is added: TensorFlow's fused op of few rows takes up to half as long again,

@@ -5,7 +5,15 @@ import contextlib
 import tensorflow as tf
 
 from tfmodels.generation import products
-from tfmodels.generation.products import APART, BLOCKS, COMPILED, COMPILED_AS_STORED, COMPILED_ROWS, OWN
+from tfmodels.generation.products import (
+    APART,
+    BLOCKS,
+    COMPILED,
+    COMPILED_AS_STORED,
+    COMPILED_ROWS,
+    OWN,
+    WIDE,
+)
 from tfmodels.generation.shared_blocks import CopiedBlocks, SharedBlocks, is_as_its_config_says, is_known
 from tfmodels.generation.step_weights import StepWeights
 
@@ -133,6 +141,8 @@ class StepModel:
             stands = False
         elif self._layout in (APART, COMPILED_AS_STORED):
             stands = turned
+        elif self._layout == WIDE:
+            stands, dtype = False, "float32"
         elif self._layout == COMPILED and stored == "int8":  # XLA reads it as it multiplies one row
             dtype = "int8"
         form = tf.transpose if turned != stands else None
