@@ -51,6 +51,21 @@ def test_a_step_is_the_models_own(dtype, layout, eager):
     np.testing.assert_allclose(ready, own, atol=7e-2 if dtype == "mixed_bfloat16" else 5e-6)
 
 
+def test_a_wide_product_is_of_the_numbers_that_the_layer_has():
+    """Of a matrix as bfloat16, in float32."""
+    model, rounded = model_of("mixed_bfloat16"), model_of("mixed_bfloat16")
+    for variable in rounded.weights:
+        if len(variable.shape) == 2:
+            variable.assign(tf.cast(tf.cast(variable, "bfloat16"), "float32"))
+
+    def logits(model):
+        ids = {"token_ids": tf.constant([[3, 7], [2, 9]])}
+        step = tf.function(StepModel(model, "wide").decode_step, autograph=False)
+        return tf.cast(step(ids["token_ids"], model.init_cache(ids, 16), 0)[0], tf.float32)
+
+    np.testing.assert_array_equal(logits(model), logits(rounded))
+
+
 def test_the_loop_casts_no_matrix():
     """All casts stand before it."""
     model = model_of("mixed_bfloat16")

@@ -152,6 +152,16 @@ def _made_before(x, numbers):
     return x / tf.cast(tf.cast(numbers, tf.int32) > -(2**20), x.dtype)
 
 
+def widened(matrix):
+    """A matrix as float32, of the numbers that it has."""
+    return tf.cast(matrix, tf.float32)
+
+
+def turned_and_widened(matrix):
+    """The same of a matrix that stands turned, (o, i), as (i, o)."""
+    return tf.transpose(widened(matrix))
+
+
 def in_blocks(matrix):
     """A matrix (i, o) as blocks of its columns, (n, i, w), the last filled up with zeros."""
     width = _BLOCK_BYTES // matrix.dtype.size

@@ -141,13 +141,13 @@ class StepModel:
             stands = False
         elif self._layout in (APART, COMPILED_AS_STORED):
             stands = turned
-        elif self._layout == WIDE:
-            stands, dtype = False, "float32"
         elif self._layout == COMPILED and stored == "int8":  # XLA reads it as it multiplies one row
             dtype = "int8"
         form = tf.transpose if turned != stands else None
         if self._layout == BLOCKS:
             form = products.turned_in_blocks if turned else products.in_blocks
+        elif self._layout == WIDE:
+            form = products.turned_and_widened if turned else products.widened
 
         def times(*matrices):
             return self._times(x, self._weights.get(matrices, form, dtype), stands, self._layout)
