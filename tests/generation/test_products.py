@@ -46,12 +46,14 @@ def test_the_layout_of_kernels_follows_rows_and_steps(monkeypatch):
     monkeypatch.setattr(products, "has_fast_batches", lambda dtype: True)
     assert {choose_layout(each, 8, 64) for each in (model, half, int8)} == {"blocks"}
     assert choose_layout(model, 8, 64, compiled=False, here=False) == "swapped"
+    assert choose_layout(half, 64, 64, here=False) == "turned"
+    assert choose_layout(half, 200, 64) == choose_layout(half, 1, 4) == "apart"
     monkeypatch.setattr(products, "has_fast_batches", lambda dtype: False)
-    assert choose_layout(model, 1, 64) == choose_layout(half, 64, 64, here=False) == "turned"
-    assert {choose_layout(half, rows, steps) for rows in (1, 8, 200) for steps in (4, 64)} == {"wide"}
+    assert choose_layout(model, 1, 64) == "turned"
+    for here in (True, False):
+        assert {choose_layout(half, r, steps, here=here) for r in (1, 200) for steps in (4, 64)} == {"wide"}
     assert choose_layout(model, 8, 64) == "swapped"
     assert choose_layout(model, 64, 64) == choose_layout(int8, 1, 4) == choose_layout(model, 1, 4) == "own"
-    assert {choose_layout(half, *sizes, here=False) for sizes in ((200, 64), (1, 4))} == {"apart"}
     assert choose_layout(int8, 200, 64) == "swapped"  # a cast at every step would take longer
     monkeypatch.setattr(products, "_WORTH_COMPILING", 0)
     assert {choose_layout(each, 1, 64) for each in (model, half, int8)} == {"compiled"}

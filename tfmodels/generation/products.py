@@ -50,8 +50,8 @@ def choose_layout(model, rows, steps, compiled=True, here=True):
     compiles = compiled and is_long and few and size >= _WORTH_COMPILING and _can_compile(model)
     if compiles and rows == 1:
         return COMPILED if is_small else COMPILED_AS_STORED
-    if dtype == "bfloat16" and here and is_small and not has_fast_batches(dtype):
-        return WIDE  # a CPU without instructions for it
+    if dtype == "bfloat16" and is_small and not has_fast_batches(dtype):
+        return WIDE  # a CPU without instructions for it; an export too, which would round otherwise than this
     # A product is rounded before its bias is added in a batch of any size, or rows would change with it.
     own = APART if dtype == "bfloat16" and not rounded else OWN
     # A rounded kernel is cast too, which takes far longer than a product.
