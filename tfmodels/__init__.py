@@ -52,7 +52,7 @@ if os.path.basename(sys.argv[0]) == "tfmodels":
     # The command line: TensorFlow's start-up notes are no news to its user, and --help needs no
     # TensorFlow at all. As a library we touch neither.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # TensorFlow leaves its fast products off on a CPU without AVX-512 (docs/benchmarks.md).
+    # TensorFlow leaves its fast products off on a CPU without AVX-512 (docs/scaling.md).
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 else:
     # At once and not on first use: Keras loads a saved model only if its classes are registered.
