@@ -47,8 +47,9 @@ def test_a_step_is_the_models_own(dtype, layout, eager):
 
     run = logits if eager else tf.function(logits, autograph=False)
     own, ready = (tf.cast(run(ready), tf.float32) for ready in (False, True))
-    # bfloat16 has 8 bits, and other kernels of the processor round elsewhere, or cut.
-    np.testing.assert_allclose(ready, own, atol=7e-2 if dtype == "mixed_bfloat16" else 5e-6)
+    # bfloat16 has 8 bits, and other kernels of the processor round elsewhere; without instructions they cut.
+    half = 7e-2 if layout == "wide" else 3e-2
+    np.testing.assert_allclose(ready, own, atol=half if dtype == "mixed_bfloat16" else 5e-6)
 
 
 def test_a_wide_product_is_of_the_numbers_that_the_layer_has():
