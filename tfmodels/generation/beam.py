@@ -62,7 +62,7 @@ def beam_search(model, inputs, prompt, lengths, options, rules):
         return ~tf.reduce_all([state["done"] for state in states])
 
     last = tf.gather(prompt, lengths - 1, batch_dims=1)[:, None]
-    state = (tf.constant(0), tf.repeat(last, beams, axis=1), [group.begin(prompt)] * groups, cache.begin)
+    state = (tf.constant(0), tf.tile(last, (1, beams)), [group.begin(prompt)] * groups, cache.begin)
     states = tf.while_loop(more, body, state, parallel_iterations=1)[2]
     ended = [state["ended"] for state in states]
     merged = _best(beams, **{name: tf.concat([each[name] for each in ended], 1) for name in ended[0]})
@@ -89,14 +89,14 @@ class _Group:
     def begin(self, prompt):
         """The state before the first token: open beams and ended hypotheses, (batch, size, ...)."""
         batch, beams, new_tokens = tf.shape(prompt)[0], self.size, self._options.max_new_tokens
-        prompts = tf.repeat(tf.pad(prompt, ((0, 0), (0, new_tokens)))[:, None], beams, axis=1)
+        prompts = tf.tile(tf.pad(prompt, ((0, 0), (0, new_tokens)))[:, None], (1, beams, 1))
         self._empty = {"tokens": prompts}  # (b, s, t)
         if self._options.return_scores:
             self._empty["log_probabilities"] = tf.zeros((batch, beams, new_tokens))
         return {
             # All beams begin alike: only the first may be extended.
             "open": {
-                "score": tf.repeat(tf.constant([[0.0] + [_NEVER] * (beams - 1)]), batch, axis=0),
+                "score": tf.tile(tf.constant([[0.0] + [_NEVER] * (beams - 1)]), (batch, 1)),
                 **self._empty,
             },
             "ended": {
@@ -165,13 +165,13 @@ class _Group:
 
     def _extended(self, step, open_, own, parent, token):
         """The candidates' histories (b, c, ...): the parents' with one token more."""
-        batch, width = tf.unstack(tf.shape(token))
+        batch, width = tf.shape(token)[0], token.shape[1]
         row = {
             name: tf.reshape(tf.gather(open_[name], parent, batch_dims=1), (batch * width, -1))
             for name in self._empty
         }
         everywhere = tf.ones(batch * width, tf.bool)
-        position = tf.repeat(self._lengths + step, width)
+        position = repeat(self._lengths + step, width)
         row["tokens"] = put(row["tokens"], position, tf.reshape(token, (-1,)), everywhere)
         if self._options.return_scores:
             chosen = tf.gather(tf.reshape(own, (batch, -1)), parent * own.shape[-1] + token, batch_dims=1)
@@ -189,9 +189,8 @@ class _Group:
 
     def _stopped(self, step, token, tokens):
         """Whether candidates end with a stop token or hold a stop string: bool (b, c)."""
-        width = tf.shape(token)[1]
         rows = tf.reshape(tokens, (-1, tf.shape(tokens)[2]))  # (b * c, t)
-        starts = tf.repeat(self._lengths, width)
+        starts = repeat(self._lengths, token.shape[1])
         strings = self._rules.has_stop_string(rows, starts, step + 1, self._options)
         return self._rules.ends(token) | tf.reshape(strings, tf.shape(token))
 

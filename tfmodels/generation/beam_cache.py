@@ -40,7 +40,7 @@ class SharedCache:
         self._place = tf.range(room)[None]  # (1, c)
         written = lengths[:, None] - 1 + (self._place - self._first) // self._beams
         self._positions = tf.where(self._place < self._first, self._place, written)  # (b, c)
-        seen = tf.repeat((self._place < lengths[:, None] - 1)[:, None], self._beams, axis=1)  # (b, k, c)
+        seen = tf.tile((self._place < lengths[:, None] - 1)[:, None], (1, self._beams, 1))  # (b, k, c)
         self.begin = cache, seen
 
     def read(self, step, token, state):
@@ -53,7 +53,7 @@ class SharedCache:
         logits, cache = self._model.decode_step(
             token,
             cache,
-            tf.repeat(position[:, None], self._beams, axis=1),
+            tf.tile(position[:, None], (1, self._beams)),
             until=tf.fill(tf.shape(position), tf.shape(seen)[2]),
             tree={"places": places, "seen": seen, "positions": self._positions},
         )
