@@ -234,17 +234,27 @@ def test_tracing_leaves_the_search_for_garbage_as_it_was(collects):
         gc.enable()
 
 
+def body_of_a_loop(kind, num_layers):
+    """Its FunctionDef."""
+    model = KINDS[kind](num_layers=num_layers)
+    generate(model, prompt_of(model), max_new_tokens=24, stop=())
+    (function,) = vars(model)["_generate_functions"].values()
+    library = function.graph.as_graph_def().library.function
+    (body,) = (each for each in library if each.signature.name.startswith("while_body"))
+    return body
+
+
+def test_a_loop_reads_vectors_of_one_shape_as_one_tensor():
+    two, four = (len(body_of_a_loop("gpt2", number).signature.input_arg) for number in (2, 4))
+    assert 0 < four - two <= 2 * (6 + 2)  # matrices and caches, and none of a block's ten vectors
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_has_constants_and_masks_once(kind):
     """With four blocks as with two, however many products."""
 
     def count(num_layers):
-        model = KINDS[kind](num_layers=num_layers)
-        generate(model, prompt_of(model), max_new_tokens=24, stop=())
-        (function,) = vars(model)["_generate_functions"].values()
-        library = function.graph.as_graph_def().library.function
-        (body,) = (each for each in library if each.signature.name.startswith("while_body"))
-        return collections.Counter(node.op for node in body.node_def)
+        return collections.Counter(node.op for node in body_of_a_loop(kind, num_layers).node_def)
 
     two, four = count(2), count(4)
     products = [op for op in two if "MatMul" in op]

@@ -23,6 +23,8 @@ class StepWeights(keras.StatelessScope):
         # Asked for within a layer, a variable's value is cast already.
         self._values = {id(variable): variable.value for variable in getattr(model, "variables", ())}
         self._stored = {}
+        self._alike = _alike(getattr(model, "variables", ()))
+        self._unstacked = {}  # of these in a graph
         self._casts, self._reads = True, False
         self.ready = dict(ready or {})
         self._noted = None
@@ -49,14 +51,39 @@ class StepWeights(keras.StatelessScope):
         name = tuple(map(id, variables)), form, dtype if self._casts else None
         if self._noted is not None:
             self._noted.append(name)
-        ready = str(name)
-        if ready not in self.ready:
+        alike = self._alike.get(id(variables[0])) if len(variables) == 1 and form is None else None
+        if alike and self._graph and self._casts:
+            return self._one_of(alike, dtype)[id(variables[0])]
+
+        def make():
+            values = [self._stored_value(variable) for variable in variables]
+            x = values[0] if len(values) == 1 else tf.concat(values, axis=-1)
+            x = tf.cast(x, dtype) if self._casts else x
+            return x if form is None else form(x)
+
+        return self._made_once(str(name), make)
+
+    def _one_of(self, alike, dtype):
+        """Vectors of one shape in the graph that is being made: dict of id -> tensor.
+
+        Of each tensor that a loop reads TensorFlow makes five nodes, and works on them at every step. So
+        it reads them as one, of which those within it are views.
+        """
+
+        def make():
+            return tf.stack([tf.cast(self._stored_value(variable), dtype) for variable in alike])
+
+        stacked = self._made_once(str((*map(id, alike), dtype)), make)
+        name = id(stacked), tf.compat.v1.get_default_graph()
+        if name not in self._unstacked:
+            self._unstacked[name] = dict(zip(map(id, alike), tf.unstack(stacked), strict=True))
+        return self._unstacked[name]
+
+    def _made_once(self, name, make):
+        if name not in self.ready:
             with self._graph.as_default() if self._graph else contextlib.nullcontext():
-                values = [self._stored_value(variable) for variable in variables]
-                x = values[0] if len(values) == 1 else tf.concat(values, axis=-1)
-                x = tf.cast(x, dtype) if self._casts else x
-                self.ready[ready] = x if form is None else form(x)
-        return self.ready[ready]
+                self.ready[name] = make()
+        return self.ready[name]
 
     def _stored_value(self, variable):
         name = id(variable)
@@ -78,3 +105,12 @@ class StepWeights(keras.StatelessScope):
             yield self._noted
         finally:
             self._noted = None
+
+
+def _alike(variables):
+    """Of each float vector that is not the only one of its shape, all of that shape: dict of id -> list."""
+    shapes = {}
+    for variable in variables:
+        if len(variable.shape) == 1 and keras.backend.is_float_dtype(variable.dtype):
+            shapes.setdefault(tuple(variable.shape), []).append(variable)
+    return {id(vector): alike for alike in shapes.values() if len(alike) > 1 for vector in alike}
