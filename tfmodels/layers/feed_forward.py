@@ -1,6 +1,7 @@
 """The position-wise feed-forward network. Shape letters: b batch, l length, d hidden_dim."""
 
 import functools
+import math
 
 import keras
 from keras import ops
@@ -10,8 +11,12 @@ from tfmodels.layers.steps import Dense, leading, side_by_side
 
 
 def gelu_tanh(x):
-    """GELU by its tanh approximation (Hendrycks & Gimpel 2016, section 2), as GPT-2 has it."""
-    return ops.gelu(x, approximate=True)
+    """GELU by its tanh approximation (Hendrycks & Gimpel 2016, section 2), as GPT-2 has it.
+
+    With (1 + tanh(y)) / 2 = sigmoid(2 y) it takes six operations instead of Keras's nine, and rounds less.
+    """
+    slope = 2 * math.sqrt(2 / math.pi)
+    return x * ops.sigmoid(x * (ops.square(x) * (slope * 0.044715) + slope))
 
 
 # Names that Keras does not know: its "gelu" is the exact form.
