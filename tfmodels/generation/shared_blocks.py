@@ -4,8 +4,6 @@ To call a block takes tens of milliseconds, TensorFlow's work on its ops as long
 second: a model of many blocks would spend most of its first text on it.
 """
 
-import math
-
 import tensorflow as tf
 
 from tfmodels.generation.recorded import RecordedCall
@@ -24,24 +22,25 @@ class CopiedBlocks:
     def __init__(self, weights, made):
         self._weights = weights
         self._made = made
+        self._copies_first = False
         self._recorded = {}  # of each kind of block
 
     def __call__(self, block, call, tensors, key):
         """What `call(*tensors)` returns, as an equal block with the same key has it."""
         leaves = tf.nest.flatten(tensors)
         kind = _kind(block, leaves, key, self._weights)
-        if kind not in self._recorded:
+        is_first = kind not in self._recorded
+        if is_first:
             self._recorded[kind] = RecordedCall(self._weights, self._made, block, call, tensors)
-            return self._as_first(self._recorded[kind], block, leaves)
-        if not self._recorded[kind].can_be_copied:
+        recorded = self._recorded[kind]
+        if is_first and not (self._copies_first and recorded.can_be_copied):
+            return recorded.results
+        if not recorded.can_be_copied:
             return call(*tensors)
-        return self._as_another(self._recorded[kind], block, leaves)
+        return recorded.packed(self._copy(recorded, recorded.inputs_of(block, leaves)), leaves)
 
-    def _as_first(self, recorded, block, leaves):
-        return recorded.results
-
-    def _as_another(self, recorded, block, leaves):
-        return recorded.packed(recorded.copied(recorded.inputs_of(block, leaves)), leaves)
+    def _copy(self, recorded, inputs):
+        return recorded.copied(inputs)
 
 
 class SharedBlocks(CopiedBlocks):
@@ -54,55 +53,20 @@ class SharedBlocks(CopiedBlocks):
     def __init__(self, weights, made, compiled=False):
         super().__init__(weights, made)
         self._compiled = compiled
+        # What XLA shall compile need not run: TensorFlow drops ops of results that nothing reads.
+        self._copies_first = compiled
         self._functions = {}  # of each recorded call
 
-    def _as_first(self, recorded, block, leaves):
-        # What XLA shall compile need not run: TensorFlow drops ops of results that nothing reads.
-        shares = self._compiled and recorded.can_be_copied
-        return self._as_another(recorded, block, leaves) if shares else recorded.results
-
-    def _as_another(self, recorded, block, leaves):
-        variables = block.variables
-        together = self._together(recorded.asked, variables)
-        weights = [
-            self._weights.get(tuple(variables[i] for part in parts for i in part), *form)
-            for parts, *form in together
-        ]
+    def _copy(self, recorded, inputs):
         if recorded not in self._functions:
-            self._functions[recorded] = self._function(recorded, variables, together)
-        return recorded.packed(self._functions[recorded](weights, leaves), leaves)
-
-    def _together(self, asked, variables):
-        """What was asked for: a list of what is to be given as one tensor.
-
-        Each is a tuple of a list of its parts, as places in the variables, form and dtype. All vectors are
-        one for XLA, which reads parts where they stand: each tensor costs a loop time at each step.
-        """
-        together = {}
-        for own, form, dtype in asked:
-            shape, stored = variables[own[0]].shape, variables[own[0]].dtype
-            alone = not self._compiled or len(shape) != 1
-            together.setdefault((form, dtype, stored, own if alone else None), []).append(own)
-        return [(parts, form, dtype) for (form, dtype, *_), parts in together.items()]
-
-    def _function(self, recorded, variables, together):
-        """The function of weights, as `together`, and leaves that makes the results of any equal block."""
-
-        # Inlined, its ops would be worked on again for each block.
-        @tf.function(
-            autograph=False,
-            jit_compile=self._compiled or None,
-            experimental_attributes={"_noinline": True},
-        )
-        def function(weights, leaves):
-            read = {}
-            for weight, (parts, *form) in zip(weights, together, strict=True):
-                sizes = [sum(math.prod(variables[i].shape) for i in part) for part in parts]
-                values = [weight] if len(parts) == 1 else tf.split(weight, sizes)
-                read |= {(part, *form): value for part, value in zip(parts, values, strict=True)}
-            return recorded.copied([*leaves, *(read[part] for part in recorded.asked)])
-
-        return function
+            # Inlined, its ops would be worked on again for each block.
+            self._functions[recorded] = tf.function(
+                recorded.copied,
+                autograph=False,
+                jit_compile=self._compiled or None,
+                experimental_attributes={"_noinline": True},
+            )
+        return self._functions[recorded](inputs)
 
 
 def _kind(block, leaves, key, weights):
