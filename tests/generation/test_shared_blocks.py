@@ -68,6 +68,13 @@ CHANGES = {
 }
 
 
+def body_of(function):
+    """The FunctionDef of a traced function's only loop."""
+    library = function.graph.as_graph_def().library.function
+    (body,) = (each for each in library if each.signature.name.startswith("while_body"))
+    return body
+
+
 def prompt_of(model):
     ids, mask = [[3, 7, 2, 9, 4, 1, 8, 3, 5, 6], [2, 9, 5] + [0] * 7], [[1] * 10, [1] * 3 + [0] * 7]
     name = next(iter(model.input_pairs))
@@ -210,9 +217,8 @@ def test_what_does_more_than_make_a_result_is_done_for_each_block(monkeypatch):
     randomise(model, seed=1, scale=0.5)
     generate(model, prompt_of(model), max_new_tokens=24, stop=())
     (function,) = vars(model)["_generate_functions"].values()
-    library = function.graph.as_graph_def().library.function
-    (body,) = (each for each in library if each.signature.name.startswith("while_body"))
-    assert sum(node.op in ("Assert", "If", "StatelessIf") for node in body.node_def) == SIZE["num_layers"]
+    ops = [node.op for node in body_of(function).node_def]
+    assert sum(op in ("Assert", "If", "StatelessIf") for op in ops) == SIZE["num_layers"]
     vars(model).pop("_generate_functions")
     check(model, monkeypatch)
 
@@ -235,15 +241,13 @@ def test_tracing_leaves_the_search_for_garbage_as_it_was(collects):
 
 
 def body_of_a_loop(kind, num_layers, rows=2, layout=None):
-    """Its FunctionDef."""
+    """Its FunctionDef, of a model of so many blocks."""
     model = KINDS[kind](num_layers=num_layers)
     prompt = {name: ids[:rows] for name, ids in prompt_of(model).items()}
     generate(model, prompt, max_new_tokens=24, stop=())
     ((key, function),) = vars(model)["_generate_functions"].items()
     assert layout in (None, key[-1])
-    library = function.graph.as_graph_def().library.function
-    (body,) = (each for each in library if each.signature.name.startswith("while_body"))
-    return body
+    return body_of(function)
 
 
 @pytest.mark.parametrize("layout", [None, "compiled"])
@@ -283,8 +287,8 @@ def test_equal_blocks_are_one_program(dtype, monkeypatch):
     np.testing.assert_allclose(found.log_probabilities, expected.log_probabilities, atol=1e-4)
     function = next(f for key, f in vars(model)["_generate_functions"].items() if key[-1] == "compiled")
     library = {f.signature.name: f for f in function.graph.as_graph_def().library.function}
-    (body,) = (f for name, f in library.items() if name.startswith("while_body"))
-    calls = [node.attr["f"].func.name for node in body.node_def if node.op.endswith("PartitionedCall")]
+    nodes = body_of(function).node_def
+    calls = [node.attr["f"].func.name for node in nodes if node.op.endswith("PartitionedCall")]
     (block,) = (name for name in set(calls) if len(library[name].signature.input_arg) > 2)  # others: products
     assert calls.count(block) == SIZE["num_layers"] and library[block].attr["_XlaMustCompile"].b
 
