@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tests.reference import transformer as reference
-from tfmodels.models import gpt2
+from tfmodels.models import gpt2, transformer_xl
 from tfmodels.training import InverseSquareRoot, TensorBoard, TimeBudget, losses, warmup_cosine
 
 SMALL = dict(
@@ -33,16 +33,19 @@ def rows():
 
 @pytest.mark.parametrize("label_smoothing, z_loss", [(0.0, 0.0), (0.1, 0.0), (0.0, 0.2), (0.1, 0.2)])
 @pytest.mark.parametrize("block_rows", [4, 1024])
-@pytest.mark.parametrize("biased", [False, True])
-def test_vocabulary_loss(rows, label_smoothing, z_loss, block_rows, biased, monkeypatch):
+@pytest.mark.parametrize("biased, jit_compile", [(False, False), (True, False), (True, True)])
+def test_vocabulary_loss(rows, label_smoothing, z_loss, block_rows, biased, jit_compile, monkeypatch):
     monkeypatch.setattr(losses, "_BLOCK_ROWS", block_rows)
     names = ("hidden", "kernel", "bias") if biased else ("hidden", "kernel")
     variables = {name: tf.Variable(rows[name]) for name in names}
     labels, weights = rows["labels"], rows["weights"]
     options = {"label_smoothing": label_smoothing, "z_loss": z_loss}
+    vocabulary_loss = losses.vocabulary_loss
+    if jit_compile:
+        vocabulary_loss = tf.function(vocabulary_loss, autograph=False, jit_compile=True)
     with tf.GradientTape() as tape:
         tensors = {name: tf.convert_to_tensor(variable) for name, variable in variables.items()}
-        sums = losses.vocabulary_loss(**tensors, labels=labels, weights=weights, **options)
+        sums = vocabulary_loss(**tensors, labels=labels, weights=weights, **options)
         loss = sums[0] * 3.0  # a factor from outside must reach the gradients
     gradients = {n: tf.convert_to_tensor(g) for n, g in tape.gradient(loss, variables).items()}
     logits = rows["hidden"].astype("float64") @ rows["kernel"].astype("float64").T
@@ -51,9 +54,7 @@ def test_vocabulary_loss(rows, label_smoothing, z_loss, block_rows, biased, monk
     expected = np.array(reference.cross_entropy(logits, labels, weights, label_smoothing))
     expected[0] += (z_loss * normaliser**2 * weights).sum()
     np.testing.assert_allclose(sums, expected, rtol=1e-5)  # sums of 23 rows in float32
-    evaluated = losses.vocabulary_loss(
-        **tensors, labels=labels, weights=weights, **options, differentiable=False
-    )
+    evaluated = vocabulary_loss(**tensors, labels=labels, weights=weights, **options, differentiable=False)
     np.testing.assert_allclose(evaluated, expected, rtol=1e-5)
     # Gradients: softmax - target, by hand.
     target = np.eye(7)[labels] * (1 - label_smoothing) + label_smoothing / 7
@@ -129,6 +130,59 @@ def test_step_equals_plain_tensorflow():
     np.testing.assert_allclose(logs["perplexity"], np.exp(loss), rtol=1e-5)
     for mine, theirs in zip(ours.trainable_variables, variables, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-6, err_msg=mine.path)
+
+
+@pytest.mark.parametrize("more", [{}, pytest.param({"micro_batches": 2}, marks=pytest.mark.slow)])
+def test_compiled_step_gives_the_same_weights(more):
+    """XLA has other operations, for parts of a batch and recomputed blocks too."""
+    x, y, weights = batch()
+    results = []
+    for options in ({"jit_compile": False}, {"jit_compile": True, **more}):
+        keras.utils.set_random_seed(0)
+        changes = {"num_layers": 1, "rematerialise": "micro_batches" in options}
+        model = gpt2("tiny", **SMALL | changes, dropout=0.0, attention_dropout=0.0)
+        model.compile(keras.optimizers.SGD(0.5), **options)
+        history = model.fit(x, y, sample_weight=weights, verbose=0).history
+        results.append((history, model.get_weights()))
+    # float32, sums in another order
+    tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *results)
+
+
+@pytest.mark.slow
+def test_compiled_step_with_dropout():
+    model = gpt2("tiny", **SMALL | {"num_layers": 1}, rematerialise=True, dropout=0.1)
+    model.compile(keras.optimizers.AdamW(0.02), jit_compile=True, micro_batches=2)
+    x, y, weights = batch()
+    history = model.fit(x, y, sample_weight=weights, epochs=20, verbose=0).history
+    assert history["loss"][-1] < 0.7 * history["loss"][0]
+
+
+@pytest.mark.slow
+def test_compiled_step_of_an_adaptive_softmax():
+    x, y, weights = batch()
+    results = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(0)
+        model = transformer_xl(
+            "base", num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=12, vocabulary_size=13,
+            head_dim=4, memory_length=3, cutoffs=(5,), embedding_dim=None, divisor=1, dropout=0.0,
+            initializer_range=0.3,
+        )  # fmt: skip
+        model.compile(keras.optimizers.SGD(0.5), jit_compile=jit_compile)
+        logs = model.train_on_batch(x, y, sample_weight=weights, return_dict=True)
+        results.append((logs, model.get_weights()))
+    tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *results)
+
+
+def test_a_compiled_step_skips_targets_outside_the_vocabulary():
+    """XLA can raise nothing: the step is not finite, and counts as such."""
+    model = gpt2("tiny", **SMALL | {"num_layers": 1})
+    model.compile(keras.optimizers.SGD(0.1), jit_compile=True)
+    ids = np.ones((4, 6), "int32")
+    before = model.get_weights()
+    history = model.fit({"token_ids": ids}, ids * 13, verbose=0).history
+    assert history["skipped_steps"] == [1] and np.isnan(history["loss"])
+    np.testing.assert_equal(model.get_weights(), before)
 
 
 def test_metrics_weigh_tokens_not_batches():

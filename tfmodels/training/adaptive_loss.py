@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from tfmodels.training.losses import vocabulary_loss
+from tfmodels.training._keras_internals import is_for_xla
+from tfmodels.training.losses import in_blocks, vocabulary_loss
 
 _BLOCK_ROWS = 1024
 
@@ -36,10 +37,7 @@ def adaptive_loss(parts, weights, differentiable=True):
     if len(parts) == 1:
         return score(rows, kernel, labels, weights)
     loss, nll, correct = score(rows, kernel, labels, weights * tf.cast(inside, tf.float32))
-    outside = tf.where(~inside & (weights != 0))[:, 0]
-    best = _most_probable(tf.gather(rows, outside), kernel)
-    found = tf.cast(best == tf.cast(tf.gather(labels, outside), best.dtype), tf.float32)
-    found = tf.scatter_nd(outside[:, None], found, tf.shape(weights, tf.int64))
+    found = _found(rows, kernel, labels, ~inside & (weights != 0))
     # The first softmax of the rows outside: their cluster's probability.
     cluster_loss, cluster_nll, _ = score(rows, kernel, labels, weights * tf.cast(~inside, tf.float32))
     loss, nll = loss + cluster_loss, nll + cluster_nll
@@ -58,14 +56,31 @@ def _with_bias(rows, kernel, bias):
     return rows, tf.concat([kernel, bias[:, None]], axis=1)  # (v, e + 1)
 
 
+def _found(rows, kernel, labels, outside):
+    """1.0 where the most probable word is the label, of the rows outside, float32 (r,)."""
+    labels = tf.cast(labels, tf.int32)
+    if is_for_xla():  # it must know all sizes, so no row is left out
+        return tf.cast(outside & (_most_probable(rows, kernel) == labels), tf.float32)
+    outside = tf.where(outside)[:, 0]
+    best = _most_probable(tf.gather(rows, outside), kernel)
+    found = tf.cast(best == tf.gather(labels, outside), tf.float32)
+    return tf.scatter_nd(outside[:, None], found, tf.shape(rows, tf.int64)[:1])
+
+
 def _most_probable(rows, kernel):
     """The word of the largest logit in each row, int32 (r,), a block of rows at a time."""
+
+    def best_of(rows):
+        return tf.argmax(tf.matmul(rows, kernel, transpose_b=True), axis=-1, output_type=tf.int32)
+
     count = tf.shape(rows)[0]
+    if is_for_xla():
+        best = tf.map_fn(best_of, in_blocks(rows, _BLOCK_ROWS), fn_output_signature=tf.int32)
+        return tf.reshape(best, (-1,))[:count]
     blocks = tf.maximum((count + _BLOCK_ROWS - 1) // _BLOCK_ROWS, 1)
     best = tf.TensorArray(tf.int32, blocks, element_shape=(None,), infer_shape=False)
 
     def body(i, best):
-        logits = tf.matmul(rows[i * _BLOCK_ROWS : (i + 1) * _BLOCK_ROWS], kernel, transpose_b=True)
-        return i + 1, best.write(i, tf.argmax(logits, axis=-1, output_type=tf.int32))
+        return i + 1, best.write(i, best_of(rows[i * _BLOCK_ROWS : (i + 1) * _BLOCK_ROWS]))
 
     return tf.while_loop(lambda i, _: i < blocks, body, (0, best), parallel_iterations=1)[1].concat()

@@ -3,8 +3,10 @@
 Shape letters: r rows (tokens), d hidden_dim, v vocabulary.
 """
 
+import numpy as np
 import tensorflow as tf
 
+from tfmodels.training._keras_internals import is_for_xla
 from tfmodels.training.errors import check_targets
 
 # 512 rows x 50k words x 4 bytes = 100 MB a tensor. More rows are no faster, fewer make bfloat16 slower.
@@ -37,11 +39,17 @@ def vocabulary_loss(
         has a gradient.
 
     Raises:
-        InvalidArgumentError: a label of a row that counts is outside the vocabulary.
+        InvalidArgumentError: a label of a row that counts is outside the vocabulary. Compiled by XLA,
+            which reports nothing from within a step, the sums and gradients are NaN instead.
     """
-    kept = tf.where(weights != 0)[:, 0]
-    hidden = tf.gather(hidden, kept)
-    labels, weights = check_targets(tf.gather(labels, kept), kernel.shape[0]), tf.gather(weights, kept)
+    if is_for_xla():  # it must know all sizes, so no row is left out
+        outside = (labels < 0) | (labels >= kernel.shape[0])
+        labels = tf.where(outside, tf.zeros_like(labels), labels)
+        weights = tf.where(outside & (weights != 0), np.nan, weights)
+    else:
+        kept = tf.where(weights != 0)[:, 0]
+        hidden, labels, weights = (tf.gather(x, kept) for x in (hidden, labels, weights))
+        labels = check_targets(labels, kernel.shape[0])
     if bias is not None:
         # A bias is the weight of one more input that is always 1: no rule below needs to know of it.
         hidden = tf.concat([hidden, tf.ones_like(hidden[:, :1])], axis=1)  # (r, d + 1)
@@ -49,7 +57,8 @@ def vocabulary_loss(
 
     def summed(hidden, kernel):
         """The sums, and the gradients of the loss, (r, d) and (v, d), if there are to be any."""
-        sums, grads = _over_blocks(hidden, kernel, labels, weights, z_loss, differentiable)
+        over_blocks = _over_equal_blocks if is_for_xla() else _over_blocks
+        sums, grads = over_blocks(hidden, kernel, labels, weights, z_loss, differentiable)
         loss, nll, correct = tf.unstack(sums)
         if label_smoothing:
             added, grads = _smooth(hidden, kernel, labels, weights * label_smoothing, grads)
@@ -97,6 +106,39 @@ def _over_blocks(hidden, kernel, labels, weights, z_loss, differentiable):
     return sums, (hidden_grads.concat(), tf.transpose(kernel_grad)) if differentiable else None
 
 
+def _over_equal_blocks(hidden, kernel, labels, weights, z_loss, differentiable):
+    """As `_over_blocks`, in operations that XLA has: blocks of one size, gradients in one tensor."""
+    rows = tf.shape(hidden)[0]
+    hidden, labels, weights = (in_blocks(x, _BLOCK_ROWS) for x in (hidden, labels, weights))
+
+    def body(i, sums, hidden_grads, kernel_grad):
+        part = (tf.gather(hidden, i), kernel, tf.gather(labels, i), tf.gather(weights, i))
+        block_sums, *grads = _block(*part, z_loss, differentiable)
+        if differentiable:
+            hidden_grads = tf.tensor_scatter_nd_update(hidden_grads, [[i]], grads[0][None])
+            kernel_grad = kernel_grad + grads[1]
+        return i + 1, sums + block_sums, hidden_grads, kernel_grad
+
+    grads = (), ()
+    if differentiable:
+        grads = tf.zeros_like(hidden, tf.float32), tf.zeros(kernel.shape[::-1])
+    _, sums, *grads = tf.while_loop(
+        lambda i, *_: i < tf.shape(hidden)[0], body, (tf.constant(0), tf.zeros(3), *grads)
+    )
+    if not differentiable:
+        return sums, None
+    return sums, (tf.reshape(grads[0], (-1, hidden.shape[-1]))[:rows], tf.transpose(grads[1]))
+
+
+def in_blocks(rows, most):
+    """Rows, (r, ...), as (blocks, rows a block, ...) at most `most` in each; the last is filled up with 0."""
+    count = tf.shape(rows)[0]
+    block_rows = tf.clip_by_value(count, 1, most)
+    blocks = tf.maximum((count + block_rows - 1) // block_rows, 1)
+    padding = [[0, blocks * block_rows - count]] + [[0, 0]] * (rows.shape.rank - 1)
+    return tf.reshape(tf.pad(rows, padding), (blocks, block_rows, *rows.shape[1:]))
+
+
 def _block(hidden, kernel, labels, weights, z_loss, differentiable):
     """One block's sums and, if differentiable, the gradients of its loss, (r, d) and (d, v)."""
     logits = tf.cast(tf.matmul(hidden, kernel, transpose_b=True), tf.float32)  # (r, v)
@@ -111,12 +153,15 @@ def _block(hidden, kernel, labels, weights, z_loss, differentiable):
         if z_loss:
             probabilities = probabilities * (1.0 + 2.0 * z_loss * log_normaliser)[:, None]
         target = tf.stack([tf.range(tf.shape(labels)[0]), tf.cast(labels, tf.int32)], axis=1)
-        with tf.control_dependencies([nll]):
-            # One-hot subtracted before rounding to bfloat16: confident rows have tiny differences. This op
-            # does it in place once nothing else reads the probabilities.
-            error = tf.raw_ops.ScatterNdNonAliasingAdd(
-                input=probabilities, indices=target, updates=-tf.ones_like(weights)
-            )
+        # One-hot subtracted before rounding to bfloat16: confident rows have tiny differences.
+        if is_for_xla():
+            error = tf.tensor_scatter_nd_sub(probabilities, target, tf.ones_like(nll))
+        else:
+            with tf.control_dependencies([nll]):
+                # In place, once nothing else reads the probabilities; XLA has no such op.
+                error = tf.raw_ops.ScatterNdNonAliasingAdd(
+                    input=probabilities, indices=target, updates=-tf.ones_like(weights)
+                )
         error = tf.cast(error, hidden.dtype)  # (r, v): softmax - one_hot
         weighted = hidden * tf.cast(weights, hidden.dtype)[:, None]
         hidden_grad = tf.cast(tf.matmul(error, kernel), tf.float32) * weights[:, None]  # (r, d)
@@ -149,6 +194,9 @@ def _read_off(logits, probabilities, labels):
     The normaliser follows from any entry whose probability has not vanished, such as the label's. So only
     rows where it has, or where no logit is above the label's, need a pass for their most probable word.
     """
+    if is_for_xla():  # which makes both in one pass
+        best = tf.argmax(logits, axis=-1, output_type=labels.dtype)
+        return tf.reduce_logsumexp(logits, axis=-1), tf.cast(best == labels, tf.float32)
     label_logits = tf.gather(logits, labels, batch_dims=1)
     label_probabilities = tf.gather(probabilities, labels, batch_dims=1)
     rows = tf.where((label_probabilities < 1e-30) | tf.math.in_top_k(labels, logits, 1))[:, 0]

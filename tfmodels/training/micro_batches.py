@@ -52,10 +52,11 @@ def sum_over_parts(function, batch, parts, variables, num_scores):
     if parts == 1:
         gradients, scores = function(batch)
         return [None if g is None else tf.convert_to_tensor(g) for g in gradients], scores
+    batch = tf.nest.map_structure(lambda value: _in_parts(value, parts, part_rows), batch)
     unused = []
 
     def body(i, gradients, scores):
-        part = tf.nest.map_structure(lambda value: value[i * part_rows : (i + 1) * part_rows], batch)
+        part = tf.nest.map_structure(lambda value: value[i], batch)
         more, more_scores = function(part)
         unused[:] = [gradient is None for gradient in more]
         gradients = [_add(total, gradient) for total, gradient in zip(gradients, more, strict=True)]
@@ -71,6 +72,11 @@ def sum_over_parts(function, batch, parts, variables, num_scores):
         parallel_iterations=1,
     )
     return [None if no else gradient for gradient, no in zip(gradients, unused, strict=True)], scores
+
+
+def _in_parts(value, parts, part_rows):
+    """(rows, ...) as (parts, rows a part, ...): XLA can take a part of a known size only."""
+    return tf.reshape(value, tf.concat([[parts, part_rows], tf.shape(value)[1:]], axis=0))
 
 
 def _add(total, gradient):
