@@ -2,8 +2,9 @@
 
     python -m tests.training.equality OUT STRATEGY[,STRATEGY] DEVICES CASE[,CASE...]
 
-A case is OPTIMIZER-ROWS-MICRO_BATCHES, such as adamw-packed-2, or with -DTYPE. A process of its own each
-time, since a process makes its devices once and cannot go on after a failed step of several workers.
+A case is OPTIMIZER-ROWS-MICRO_BATCHES, such as adamw-packed-2, or with -DTYPE; the optimizer "keras" is SGD
+with a loss of Keras, which weighs replicas and not tokens, so its last batch is left out. A process of its
+own each time, since a process makes its devices once and cannot go on after a failed step of several workers.
 """
 
 import os
@@ -38,6 +39,7 @@ def dataset(kind):
 
 def make_optimizer(name):
     return {
+        "keras": lambda: keras.optimizers.SGD(0.5),
         "sgd": lambda: keras.optimizers.SGD(0.5, global_clipnorm=0.6),
         # A large epsilon: gradients that are 0 but for rounding would else be steps of full size.
         "adamw": lambda: keras.optimizers.AdamW(0.02, weight_decay=0.1, epsilon=1e-3, use_ema=True,
@@ -62,8 +64,16 @@ def train(strategy, optimizer, kind, micro_batches, dtype=None):
             dropout=0.0,
             attention_dropout=0.0,
         )
-        model.compile(make_optimizer(optimizer), micro_batches=micro_batches)
+        own = {}
+        if optimizer == "keras":
+            own = {
+                "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+                "metrics": ["accuracy"],
+            }
+        model.compile(make_optimizer(optimizer), micro_batches=micro_batches, **own)
     data = dataset(kind)
+    if own:
+        data = data.take(ROWS // BATCH)
     history = model.fit(data, validation_data=data, shuffle=False, verbose=0).history
     return {"weights": np.concatenate([w.ravel() for w in model.get_weights()])} | history
 

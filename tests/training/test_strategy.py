@@ -42,10 +42,14 @@ def results(tmp_path_factory):
     """Results of one device and of Mirrored, made in one process, and of each of two workers."""
     folder = tmp_path_factory.mktemp("equality")
     ports = free_ports(2)
-    runs = {"local": start(folder / "local", "none,mirrored", 2, "adamw-packed-1,sgd-padded-2")}
+    runs = {
+        "local": start(folder / "local", "none,mirrored", 2, "adamw-packed-1,sgd-padded-2,keras-padded-1")
+    }
     for i in range(2):
         out = folder / f"worker_{i}"
-        runs[f"worker_{i}"] = start(out, "multi_worker", 1, "adamw-packed-2", tf_config(ports, i))
+        runs[f"worker_{i}"] = start(
+            out, "multi_worker", 1, "adamw-packed-2,keras-padded-1", tf_config(ports, i)
+        )
     for name, process in runs.items():
         assert process.wait(timeout=600) == 0, name
     return {name: dict(np.load(folder / f"{name}.npz")) for name in runs}

@@ -24,7 +24,7 @@ class StrategyModel(keras.Model):
         # worker's own rows tell as much.
         if is_multi_worker(self.distribute_strategy) and iterator is not None:
             for _, _, batches in iterator:
-                data_batch = tf.nest.map_structure(_first_local, next(batches))
+                data_batch = tf.nest.map_structure(self._first_local, next(batches))
                 break
             iterator = None
         if vars(self).get("_run"):
@@ -34,6 +34,11 @@ class StrategyModel(keras.Model):
                 self._symbolic_build(iterator, data_batch)
         else:
             super()._maybe_symbolic_build(iterator, data_batch)
+
+    def _first_local(self, value):
+        if not isinstance(value, tf.distribute.DistributedValues):
+            return value
+        return self.distribute_strategy.experimental_local_results(value)[0]  # fit may be out of its scope
 
     def _logs_of_replica(self, logs):
         """Logs of a step as Keras can reduce them: over several workers it takes means along axis 0."""
@@ -79,12 +84,6 @@ class _UntunedDevices:
             return iter(self._dataset)
         finally:
             multi_device_iterator_ops._create_device_dataset = make
-
-
-def _first_local(value):
-    if not isinstance(value, tf.distribute.DistributedValues):
-        return value
-    return tf.distribute.get_strategy().experimental_local_results(value)[0]
 
 
 def is_multi_worker(strategy):
