@@ -153,6 +153,30 @@ def test_kill_and_terminate(tmp_path):
     assert all(step in whole[0].steps for step in steps)
 
 
+def two_replicas(folder):
+    """In a process of its own, which makes its devices once."""
+    device = tf.config.LogicalDeviceConfiguration()
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [device, device])
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        whole = train("memory", folder)
+        for path in pathlib.Path(folder).iterdir():
+            if int(path.name[5:13]) > 7:  # the second step of the second epoch
+                path.unlink()
+        same_end(whole, train("memory", folder))
+
+
+@pytest.mark.slow
+def test_each_replica_has_its_memory_back(tmp_path):
+    command = [sys.executable, "-m", "tests.training.test_resume", "two_replicas", str(tmp_path)]
+    subprocess.run(command, cwd=pathlib.Path(__file__).parents[2], check=True)
+
+
+def test_memories_of_several_workers_are_not_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr("tfmodels.training.stream.is_multi_worker", lambda strategy: True)
+    with pytest.raises(ValueError, match="memories that other workers have"):
+        make_model("memory").fit(**make_data("memory"), callbacks=[Resume(tmp_path)])
+
+
 def test_bad_input(tmp_path):
     with pytest.raises(ValueError, match="every_steps must be a whole number of at least 1. Received: 0"):
         Resume(tmp_path, every_steps=0)
@@ -235,6 +259,8 @@ def test_another_run(finished, changes, options, message):
         )
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.argv[1] == "two_replicas":
+    two_replicas(sys.argv[2])
+elif __name__ == "__main__":
     slow = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.2))
     train("reader", sys.argv[1], sys.argv[2], [slow], every_steps=2)

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tfmodels.training import run_state
 from tfmodels.training._keras_internals import is_multi_worker
-from tfmodels.training.resume import Resume
+from tfmodels.training.resume import find_resume, flat
 from tfmodels.training.strategy import is_chief
 
 _LOG = logging.getLogger(__name__)
@@ -30,22 +30,22 @@ class ResumableFit:
         """Variables of a run that are no weights, optimizer or metrics: dict of name -> variable."""
         return {}
 
+    def run_options(self):
+        """What a run is besides the configs of model and optimizer: dict of name -> plain value."""
+        return {}
+
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
         """As `keras.Model.fit`, and with the callback `tfmodels.training.Resume` it survives being killed."""
-        flat = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
-        found = [callback for callback in flat if isinstance(callback, Resume)]
-        if not found:
+        resume = find_resume(callbacks)
+        if resume is None:
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
-        if len(found) > 1:
-            raise ValueError(f"fit takes one Resume callback. Received: {len(found)}.")
         if not self.compiled:
             return super().fit(x, y)  # Keras says what is missing
         run = _Run(
-            found[0],
+            resume,
             x,
             {"batch_size": batch_size, **kwargs},
-            # What Keras makes of a list of callbacks.
-            callbacks=[callback for callback in flat if callback is not None],
+            callbacks=flat(callbacks),
             add_history=True,
             add_progbar=verbose != 0,
             verbose=verbose,

@@ -130,6 +130,24 @@ class Resume(keras.callbacks.Callback):
         return None
 
 
+def flat(callbacks):
+    """What Keras makes of callbacks as `fit` takes them: a list."""
+    found = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
+    return [callback for callback in found if callback is not None]
+
+
+def find_resume(callbacks):
+    """The `Resume` among callbacks as `fit` takes them, or None.
+
+    Raises:
+        ValueError: there are several.
+    """
+    found = [callback for callback in flat(callbacks) if isinstance(callback, Resume)]
+    if len(found) > 1:
+        raise ValueError(f"fit takes one Resume callback. Received: {len(found)}.")
+    return found[0] if found else None
+
+
 def _check_same_run(path, record, description):
     if record.get("version") != _VERSION:
         raise ValueError(

@@ -70,7 +70,12 @@ def describe(model, options):
         model: a compiled model.
         options: dict, what else belongs to the run.
     """
-    configs = {"model": dict(model.get_config()), "optimizer": model.optimizer.get_config(), "fit": options}
+    configs = {
+        "model": dict(model.get_config()),
+        "optimizer": model.optimizer.get_config(),
+        "run": model.run_options(),
+        "fit": options,
+    }
     plain = json.loads(json.dumps(keras.saving.serialize_keras_object(configs), default=str))
     # Keras numbers names as a process makes objects.
     return {path: value for path, value in _flatten(plain, "") if path.rpartition(".")[2] != "name"}

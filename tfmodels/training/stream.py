@@ -9,7 +9,9 @@ import re
 import keras
 import tensorflow as tf
 
+from tfmodels.training._keras_internals import is_multi_worker
 from tfmodels.training.adaptive_loss import adaptive_loss
+from tfmodels.training.resume import find_resume
 from tfmodels.training.strategy import with_callbacks
 
 
@@ -79,17 +81,27 @@ class StreamTraining:
         """The memory too belongs to a checkpoint in the middle of an epoch."""
         if not self._is_stateful():
             return super().run_variables()
-        memory = self._streams[True]
-        return super().run_variables() | {
-            "memory/hidden": memory.hidden,
-            "memory/mask": memory.mask,
-            "memory/rows": memory.rows,
-        }
+        found, memory = super().run_variables(), self._streams[True]
+        for name in ("hidden", "mask", "rows"):
+            # Each replica's: the variable of all would give the first one's.
+            parts = self.distribute_strategy.experimental_local_results(getattr(memory, name))
+            found |= {f"memory/{name}/{i}": part for i, part in enumerate(parts)}
+        return found
+
+    def run_options(self):
+        """Rows of a batch, and their memories, belong to replicas."""
+        own = {"stateful": True, "replicas": self.distribute_strategy.num_replicas_in_sync}
+        return super().run_options() | (own if self._is_stateful() else {})
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
         """As `keras.Model.fit`; with `stateful=True` each epoch begins with an empty memory."""
         if not self._is_stateful():
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+        if is_multi_worker(self.distribute_strategy) and find_resume(callbacks):
+            raise ValueError(
+                "Resume cannot save the memories that other workers have. Received: stateful=True on several "
+                "workers. Leave Resume out, or train on one machine."
+            )
         begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self._streams[True].reset())
         callbacks = with_callbacks(callbacks, [begin])
         with _stream_errors():
