@@ -11,6 +11,7 @@ import yaml
 import tfmodels
 from tfmodels.cli import main
 from tfmodels.cli.baselines import dictionary_translate
+from tfmodels.cli.run_folder import check_same_config
 
 TINY = {"num_layers": 1, "hidden_dim": 16, "num_heads": 2, "intermediate_dim": 32}
 
@@ -120,6 +121,8 @@ def test_train_generation_task(config, tmp_path):
         ({"workers": ["a:1", "b:2"], "worker_index": 2}, "Received: 2 for 2 workers"),
         ({"workers": ["a:1", "b:2"], "strategy": "none"}, "workers needs strategy auto or multi_worker"),
         ({"micro_batches": 0}, "micro_batches must be at least 1. Received: 0"),
+        ({"micro_batches": 200}, "replicas x micro_batches = 200"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0 and finite. Received: nan"),
         ({"checkpoint_steps": 0}, "checkpoint_steps must be at least 1. Received: 0"),
         ({"average_decay": 1.0}, "average_decay must be at least 0 and below 1. Received: 1.0"),
         (
@@ -139,6 +142,24 @@ def test_bad_config(config, tmp_path, capsys, changes, message):
     assert message in fails(capsys, "train", config(**changes)).replace("Did", "did").replace("No e", "no e")
     run = tmp_path / "run"
     assert not run.exists() or not list(run.iterdir())  # no half-written run
+
+
+def test_a_folder_without_checkpoints_takes_another_config(tmp_path):
+    """A run that failed in its first steps leaves nothing to go on with."""
+    (tmp_path / "config.yaml").write_text("epochs: 2\n")
+    (tmp_path / "checkpoints").mkdir()
+    check_same_config(str(tmp_path), {"epochs": 1})
+    (tmp_path / "checkpoints" / "step-00000001.safetensors").touch()
+    with pytest.raises(ValueError, match="epochs differ. Received: epochs=1, there 2"):
+        check_same_config(str(tmp_path), {"epochs": 1})
+
+
+def test_diverging_training_is_told_in_one_line(config, capsys, monkeypatch):
+    def diverge(*args, **options):
+        raise FloatingPointError("Gradients must be finite.")
+
+    monkeypatch.setattr(tfmodels.models.Transformer, "fit", diverge)
+    assert "Gradients must be finite." in fails(capsys, "train", config())
 
 
 @pytest.mark.parametrize("content, message", [("", "empty"), ("a\tb\nalone\n", "train.tsv:2:")])

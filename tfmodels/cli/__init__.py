@@ -10,7 +10,7 @@ import jsonargparse
 from tfmodels._version import __version__
 
 # What a person's input can cause: told in one line. Anything else is our fault and shows where.
-_USER_ERRORS = (ValueError, OSError, ImportError)
+_USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)  # the last: training diverges
 
 
 # Options whose name may be left out: tfmodels train config.yaml

@@ -12,12 +12,13 @@ import keras
 import yaml
 
 from tfmodels.cli.run import save_model
+from tfmodels.training import Resume
 
 
 def check_same_config(folder, config):
     """Raises ValueError where a folder holds checkpoints of a run with another config."""
     path = os.path.join(folder, "config.yaml")
-    if not os.path.isfile(path) or not os.path.isdir(os.path.join(folder, "checkpoints")):
+    if not os.path.isfile(path) or not _has_checkpoints(folder):
         return
     with open(path, encoding="utf-8") as file:
         there = yaml.safe_load(file)
@@ -32,6 +33,11 @@ def check_same_config(folder, config):
         )
 
 
+def _has_checkpoints(folder):
+    """Whether a run may go on there; one that failed before its first checkpoint may not."""
+    return bool(Resume(os.path.join(folder, "checkpoints")).paths())
+
+
 def start_run(folder, config, tokenizer):
     """Writes config, tokenizer, and run.json: what ran where; a line more for each restart."""
     import numpy
@@ -44,7 +50,7 @@ def start_run(folder, config, tokenizer):
         yaml.safe_dump(config, file, sort_keys=False)
     path = os.path.join(folder, "run.json")
     starts = []
-    if os.path.isfile(path) and os.path.isdir(os.path.join(folder, "checkpoints")):
+    if os.path.isfile(path) and _has_checkpoints(folder):
         with open(path, encoding="utf-8") as file:
             starts = json.load(file)["starts"]
     starts.append(

@@ -1,6 +1,7 @@
 """`tfmodels train`: a run from a YAML file of a config's fields."""
 
 import dataclasses
+import math
 import os
 from typing import Literal
 
@@ -76,8 +77,8 @@ class TrainConfig:
         for name in (*whole, "micro_batches", "checkpoint_steps", "keep_checkpoints"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate must be above 0. Received: {self.learning_rate}.")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be above 0 and finite. Received: {self.learning_rate}.")
         if self.average_decay is not None and not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay must be at least 0 and below 1. Received: {self.average_decay}.")
         if self.max_length > self.tokens_per_batch:
@@ -121,7 +122,9 @@ def train(config):
         model = _model(config, tokenizer)
     check_writable(config.output, needed_bytes(model, config.keep_checkpoints))
 
-    reader = _reader(config, _examples(config, train_texts, tokenizer), shuffle=True, repeat=True)
+    examples = _examples(config, train_texts, tokenizer)
+    _check_first_batch(config, examples, strategy.num_replicas_in_sync)
+    reader = _reader(config, examples, shuffle=True, repeat=True)
     steps = reader.num_batches()
     with strategy.scope():
         model.compile(_optimizer(config, steps * config.epochs), micro_batches=config.micro_batches)
@@ -242,6 +245,14 @@ def _reader(config, examples, shuffle, repeat):
     else:
         size = {"batch_size": config.tokens_per_batch // config.max_length}
     return data.Reader(examples, shuffle=shuffle, seed=config.seed, repeat=repeat, **size)
+
+
+def _check_first_batch(config, examples, replicas):
+    """What the first step would find, before the run folder is written."""
+    from tfmodels.training.update import check_row_count
+
+    for _, y, _ in _reader(config, examples, shuffle=True, repeat=True).dataset().take(1):
+        check_row_count(len(y), replicas * config.micro_batches)
 
 
 def _optimizer(config, total_steps):
