@@ -189,3 +189,10 @@ def test_compile_options_are_saved(tmp_path):
     model.save(tmp_path / "m.keras")
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     assert (loaded.micro_batches, loaded.z_loss) == (2, 0.25)
+
+
+@pytest.mark.parametrize("name", ["metrics", "weighted_metrics"])
+def test_metrics_of_keras_need_a_loss_of_keras(name):
+    with pytest.raises(ValueError, match=f"{name} needs loss= too.*reports loss, accuracy, perplexity"):
+        gpt2("tiny", **SMALL).compile("sgd", **{name: ["accuracy"]})
+    gpt2("tiny", **SMALL).compile("sgd", loss="mse", **{name: ["accuracy"]})

@@ -47,13 +47,14 @@ class TaskModel(ResumableFit, StrategyModel):
             **kwargs: as Keras documents.
 
         Raises:
-            ValueError: `micro_batches` with a loss that cannot be cut.
+            ValueError: `micro_batches` with a loss that cannot be cut, or metrics of Keras without a loss.
         """
         self._check_micro_batches(micro_batches, loss)
         self.micro_batches = micro_batches
         self._task_metrics = self._counts = None
         optimizer = keras.optimizers.get(optimizer)
         if loss is None:
+            self._check_no_metrics(kwargs)
             self._task_metrics = _TaskMetrics(self.task_losses, self.task_metrics)
             with self.distribute_strategy.scope():
                 self._counts = StepCounts()
@@ -76,6 +77,15 @@ class TaskModel(ResumableFit, StrategyModel):
                 f"The loss of {type(self).__name__} compares the examples of a batch with one another, so "
                 f"the batch cannot be cut. Received: micro_batches={micro_batches}."
             )
+
+    def _check_no_metrics(self, options):
+        for name in ("metrics", "weighted_metrics"):
+            if options.get(name):
+                raise ValueError(
+                    f"{name} needs loss= too: the built-in loss makes no outputs that a metric could read. "
+                    f"Received: {name}={options[name]!r}, loss=None. The built-in loss reports "
+                    f"{', '.join([*self.task_losses, *self.task_metrics])}."
+                )
 
     def get_compile_config(self):
         config = super().get_compile_config()
