@@ -196,3 +196,12 @@ def test_metrics_of_keras_need_a_loss_of_keras(name):
     with pytest.raises(ValueError, match=f"{name} needs loss= too.*reports loss, accuracy, perplexity"):
         gpt2("tiny", **SMALL).compile("sgd", **{name: ["accuracy"]})
     gpt2("tiny", **SMALL).compile("sgd", loss="mse", **{name: ["accuracy"]})
+
+
+def test_a_model_with_nothing_to_train():
+    model = line("sgd")
+    model.get_layer("dense").trainable = model.layers[1].trainable = False
+    with pytest.raises(ValueError, match="weights are all frozen. Set trainable = True"):
+        model.fit(numbers(), verbose=0)
+    with pytest.raises(ValueError, match="weights are all frozen"):
+        model.train_on_batch(*one_batch())

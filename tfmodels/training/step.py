@@ -97,6 +97,11 @@ class TaskModel(ResumableFit, StrategyModel):
         self.optimizer.build(self.trainable_variables)
 
     def make_train_function(self, force=False):
+        if self._task_metrics is not None and not self.trainable_variables:
+            raise ValueError(
+                "Training needs a weight that is trainable. Received: a model whose weights are all frozen. "
+                "Set trainable = True on a layer, and compile again."
+            )
         # Before the step is traced: it updates within a condition, where nothing can be made, and
         # TensorFlow traces a step that makes variables twice.
         if self.optimizer is not None and not self.optimizer.built:
