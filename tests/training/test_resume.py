@@ -246,6 +246,28 @@ def test_checkpoints(finished, caplog):
 
 
 @pytest.mark.parametrize(
+    "changes, compiled, message",
+    [
+        ({}, {"z_loss": 0.1}, "run.z_loss=0.0 in the checkpoint, 0.1 here"),
+        (
+            {},
+            {"loss": "sparse_categorical_crossentropy"},
+            "run.loss=\"the model's own\" in the checkpoint, 'sparse",
+        ),
+        ({}, {"loss": lambda y, logits: logits}, "'<lambda>' here"),
+        ({}, {"optimizer": "adam"}, "run.optimizer='AdamW' in the checkpoint, 'Adam' here"),
+        ({"label_smoothing": 0.1}, {}, "model.config.label_smoothing=0.0 in the checkpoint, 0.1 here"),
+        ({"dtype": "bfloat16"}, {}, "model.dtype.config.name='float32' in the checkpoint, 'bfloat16' here"),
+    ],
+)
+def test_another_objective(finished, changes, compiled, message):
+    model = make_model(**changes)
+    model.compile(**{"optimizer": keras.optimizers.AdamW(1e-2), **compiled})
+    with pytest.raises(ValueError, match=message):
+        model.fit(**make_data("arrays"), epochs=2, verbose=0, callbacks=[Resume(finished)])
+
+
+@pytest.mark.parametrize(
     "changes, options, message",
     [
         ({"hidden_dim": 16}, {}, "model.config.hidden_dim=8 in the checkpoint, 16 here"),

@@ -31,7 +31,7 @@ class ResumableFit:
         return {}
 
     def run_options(self):
-        """What a run is besides the configs of model and optimizer: dict of name -> plain value."""
+        """What a run is besides the configs of model and optimizer: dict of name -> what Keras serialises."""
         return {}
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):

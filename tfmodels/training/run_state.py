@@ -73,12 +73,16 @@ def describe(model, options):
     configs = {
         "model": dict(model.get_config()),
         "optimizer": model.optimizer.get_config(),
-        "run": model.run_options(),
+        "run": {"optimizer": type(model.optimizer).__name__, **model.run_options()},
         "fit": options,
     }
     plain = json.loads(json.dumps(keras.saving.serialize_keras_object(configs), default=str))
-    # Keras numbers names as a process makes objects.
-    return {path: value for path, value in _flatten(plain, "") if path.rpartition(".")[2] != "name"}
+    return {path: value for path, value in _flatten(plain, "") if not _is_numbered(path)}
+
+
+def _is_numbered(path):
+    # Keras numbers names as a process makes objects; that of a dtype policy is what it does.
+    return path.rpartition(".")[2] == "name" and not path.endswith("dtype.config.name")
 
 
 def _flatten(value, path):

@@ -133,6 +133,17 @@ class TaskModel(ResumableFit, StrategyModel):
         counts = {f"counts/{name}": variable for name, variable in vars(self._counts).items()}
         return super().run_variables() | counts
 
+    def run_options(self):
+        """What is trained on belongs to a run."""
+        if self._task_metrics is not None:
+            return super().run_options() | {"loss": "the model's own"}
+
+        def plain(loss):  # what Keras serialises of other functions may differ by process
+            is_function = callable(loss) and not isinstance(loss, keras.losses.Loss)
+            return getattr(loss, "__name__", type(loss).__name__) if is_function else loss
+
+        return super().run_options() | {"loss": keras.tree.map_structure(plain, self.loss)}
+
     def task_loss(self, x, y, sample_weight, training):
         """Scores targets: sums over them times their weights, and the sums of the weights.
 
@@ -256,6 +267,9 @@ class VocabularyModel(TaskModel):
     def get_compile_config(self):
         config = super().get_compile_config()
         return config | {"z_loss": self.z_loss} if config and self.z_loss else config
+
+    def run_options(self):
+        return super().run_options() | {"z_loss": self.z_loss}
 
     def task_loss(self, x, y, sample_weight, training):
         loss, nll, correct = self.vocabulary_sums(self.final_hidden(x, training), y, sample_weight, training)
