@@ -9,6 +9,7 @@ import sys
 import time
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -16,7 +17,8 @@ from safetensors import safe_open
 
 from tfmodels.data import Reader
 from tfmodels.models import gpt2, transformer_xl
-from tfmodels.training import Resume
+from tfmodels.training import Resume, run_state
+from tfmodels.training.state_file import read_state, write_state
 
 SIZES = dict(num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=12, vocabulary_size=13)
 ROWS, EPOCHS = 23, 3
@@ -193,6 +195,18 @@ def test_bad_input(tmp_path):
     other.compile("sgd", "mse")
     with pytest.raises(ValueError, match="models of tfmodels. Received: Sequential"):
         other.fit(np.zeros((2, 3)), np.zeros((2, 1)), verbose=0, callbacks=[Resume(tmp_path)])
+
+
+def test_callbacks_remember_bfloat16(tmp_path):
+    """The best weights of EarlyStopping, of a model in bfloat16."""
+    before, after = keras.callbacks.EarlyStopping(), keras.callbacks.EarlyStopping()
+    before.best_weights = [np.arange(3).astype(ml_dtypes.bfloat16), np.float32(2)]
+    values, arrays = run_state.remembered(before)
+    write_state(tmp_path / "x.safetensors", arrays, values)
+    values, arrays = read_state(tmp_path / "x.safetensors")
+    run_state.remember(after, values, {name: read() for name, read in arrays.items()})
+    assert after.best_weights[0].dtype == ml_dtypes.bfloat16
+    assert after.best_weights[0].tolist() == [0, 1, 2] and after.best_weights[1] == 2
 
 
 @pytest.fixture(scope="module")

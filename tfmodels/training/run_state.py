@@ -5,6 +5,8 @@ import json
 import keras
 import numpy as np
 
+from tfmodels.training.state_file import can_hold
+
 _NOT_REMEMBERED = {"model", "_model", "params"}  # Keras sets these anew
 
 
@@ -117,7 +119,7 @@ def remember(callback, values, arrays):
 def _encode(value, arrays, name):
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biuf":
+    if isinstance(value, (np.ndarray, np.generic)) and can_hold(value.dtype):
         arrays[name] = np.asarray(value)
         return {"array": name}
     if isinstance(value, (list, tuple)):

@@ -36,6 +36,11 @@ class DamagedFileError(ValueError):
     """A file that is cut, changed, or no state file."""
 
 
+def can_hold(dtype):
+    """Whether a file can have arrays of a NumPy dtype, bfloat16 among them."""
+    return dtype.name in _CODES
+
+
 def write_state(path, arrays, record):
     """Writes a file aside, and renames it once it is on the disk.
 
