@@ -129,6 +129,20 @@ def test_a_stopped_run_goes_on(kind, tmp_path):
         same_end(whole, train(kind, tmp_path))
 
 
+@pytest.mark.parametrize("append", [False, True])
+def test_a_csv_log_has_each_epoch_once(append, tmp_path):
+    """And what an earlier run had left in it, where the log is to be appended to."""
+    log, folder = tmp_path / "log.csv", tmp_path / "run"
+    log.write_text("epoch,of another run\n" * append)
+    train("arrays", folder, callbacks=[keras.callbacks.CSVLogger(log, append=append)], every_steps=5)
+    whole = log.read_text()
+    assert len(whole.splitlines()) == EPOCHS + 1
+    (folder / "step-00000012.safetensors").unlink()
+    (folder / "step-00000010.safetensors").unlink()  # left: the first step of the second epoch
+    train("arrays", folder, callbacks=[keras.callbacks.CSVLogger(log, append=append)], every_steps=5)
+    assert log.read_text() == whole
+
+
 @pytest.mark.slow
 def test_kill_and_terminate(tmp_path):
     """SIGTERM here, then kill -9 in another process, then to the end, against a run in one go."""

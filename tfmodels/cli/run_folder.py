@@ -50,7 +50,10 @@ def start_run(folder, config, tokenizer):
         yaml.safe_dump(config, file, sort_keys=False)
     path = os.path.join(folder, "run.json")
     starts = []
-    if os.path.isfile(path) and _has_checkpoints(folder):
+    if not _has_checkpoints(folder):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, "epochs.csv"))  # of a run that begins anew
+    elif os.path.isfile(path):
         with open(path, encoding="utf-8") as file:
             starts = json.load(file)["starts"]
     starts.append(

@@ -115,7 +115,8 @@ class _Run(keras.callbacks.CallbackList):
             run_state.assign(run_state.variables(model), self._arrays)
         if self._reader is not None:
             self._reader.restore(self._first_position if goal is None else goal["position"])
-        super().on_train_begin(logs)
+        with run_state.going_on_with_logs(self._named, goal["log_sizes"] if goal else {}):
+            super().on_train_begin(logs)
         self._first_memories = {name: run_state.remembered(c)[0] for name, c in self._named.items()}
         if goal is None:
             return
@@ -258,6 +259,7 @@ class _Run(keras.callbacks.CallbackList):
                 "stop": bool(self._model.stop_training),
                 "description": self._description,
                 "callbacks": memories,
+                "log_sizes": run_state.log_sizes(self._named),
             }
             if self._reader is not None:
                 record["first_position"] = self._first_position

@@ -1,6 +1,8 @@
 """What a training run is made of at a moment: variables, metrics, and what callbacks remember."""
 
+import contextlib
 import json
+import os
 
 import keras
 import numpy as np
@@ -93,6 +95,29 @@ def _flatten(value, path):
             yield from _flatten(part, f"{path}.{name}" if path else name)
     else:
         yield path, value
+
+
+def log_sizes(callbacks):
+    """Bytes of the files of `CSVLogger`s among callbacks (dict of name -> callback): dict of name -> int."""
+    loggers = {name: c for name, c in callbacks.items() if isinstance(c, keras.callbacks.CSVLogger)}
+    return {n: os.path.getsize(c.filename) for n, c in loggers.items() if os.path.isfile(c.filename)}
+
+
+@contextlib.contextmanager
+def going_on_with_logs(callbacks, sizes):
+    """Within it each `CSVLogger` begins with what its file had at a checkpoint, as `log_sizes` gave it.
+
+    What came after is written again. A logger that would begin a new file goes on with it too.
+    """
+    found = log_sizes(callbacks)
+    loggers = {callbacks[name]: size for name, size in sizes.items() if found.get(name, -1) >= size}
+    append = {logger: logger.append for logger in loggers}
+    for logger, size in loggers.items():
+        os.truncate(logger.filename, size)
+        logger.append = True
+    yield
+    for logger in loggers:
+        logger.append = append[logger]
 
 
 def remembered(callback):
