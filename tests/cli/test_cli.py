@@ -11,7 +11,7 @@ import yaml
 import tfmodels
 from tfmodels.cli import main
 from tfmodels.cli.baselines import dictionary_translate
-from tfmodels.cli.run_folder import check_same_config
+from tfmodels.cli.run_folder import check_same_config, start_run
 
 TINY = {"num_layers": 1, "hidden_dim": 16, "num_heads": 2, "intermediate_dim": 32}
 
@@ -152,6 +152,32 @@ def test_a_folder_without_checkpoints_takes_another_config(tmp_path):
     (tmp_path / "checkpoints" / "step-00000001.safetensors").touch()
     with pytest.raises(ValueError, match="epochs differ. Received: epochs=1, there 2"):
         check_same_config(str(tmp_path), {"epochs": 1})
+
+
+@pytest.mark.parametrize("content", [b"", b"epochs: [1", b"\xff\xfe", b"- epochs"])
+def test_a_broken_config_in_the_run_folder(config, tmp_path, capsys, content):
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "step-00000001.safetensors").touch()
+    (tmp_path / "run" / "config.yaml").write_bytes(content)
+    error = fails(capsys, "train", config())
+    assert "run/config.yaml' must be the config of the run there" in error and "cannot be read" in error
+
+
+def test_the_config_of_a_run_is_there_whole_or_not_at_all(tmp_path, tokenizer, monkeypatch):
+    start_run(str(tmp_path), {"seed": 0, "epochs": 2}, tokenizer)
+    (tmp_path / "epochs.csv").touch()
+    before = (tmp_path / "config.yaml").read_text()
+
+    def killed(*names):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("os.replace", killed)
+        start_run(str(tmp_path), {"seed": 0, "epochs": 3}, tokenizer)
+    assert (tmp_path / "config.yaml").read_text() == before
+    start_run(str(tmp_path), {"seed": 0, "epochs": 3}, tokenizer)
+    assert {p.name for p in tmp_path.iterdir()} == {"config.yaml", "run.json", "tokenizer.model"}
 
 
 def test_diverging_training_is_told_in_one_line(config, capsys, monkeypatch):

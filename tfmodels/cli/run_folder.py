@@ -20,8 +20,7 @@ def check_same_config(folder, config):
     path = os.path.join(folder, "config.yaml")
     if not os.path.isfile(path) or not _has_checkpoints(folder):
         return
-    with open(path, encoding="utf-8") as file:
-        there = yaml.safe_load(file)
+    there = _read_config(path)
     # Other hosts are no other run.
     names = config.keys() - {"workers", "worker_index"}
     different = sorted(name for name in names if there.get(name) != config[name])
@@ -31,6 +30,20 @@ def check_same_config(folder, config):
             f"{folder!r} holds a run of another config: {', '.join(different)} differ. Received: "
             f"{name}={config[name]!r}, there {there.get(name)!r}. Choose another output, or delete it."
         )
+
+
+def _read_config(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            config = yaml.safe_load(file)
+        if not isinstance(config, dict):
+            raise ValueError("it lists no fields")
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(
+            f"{path!r} must be the config of the run there. Received: a file that cannot be read: {error}. "
+            "Choose another output, or delete the folder."
+        ) from error
+    return config
 
 
 def _has_checkpoints(folder):
@@ -46,8 +59,7 @@ def start_run(folder, config, tokenizer):
     import tfmodels
 
     tokenizer.save(os.path.join(folder, "tokenizer.model"))
-    with open(os.path.join(folder, "config.yaml"), "w", encoding="utf-8") as file:
-        yaml.safe_dump(config, file, sort_keys=False)
+    _write(os.path.join(folder, "config.yaml"), yaml.safe_dump(config, sort_keys=False))
     path = os.path.join(folder, "run.json")
     starts = []
     if not _has_checkpoints(folder):
@@ -67,9 +79,14 @@ def start_run(folder, config, tokenizer):
     )
     versions = {module.__name__: module.__version__ for module in (tfmodels, keras, tf, numpy)}
     record = {"seed": config["seed"], "versions": {"python": platform.python_version(), **versions}}
+    _write(path, json.dumps(record | {"starts": starts}, indent=1))
+
+
+def _write(path, text):
+    """Writes a file aside, then renames: it is never there in part."""
     aside = path + ".writing"
     with open(aside, "w", encoding="utf-8") as file:
-        json.dump(record | {"starts": starts}, file, indent=1)
+        file.write(text)
     os.replace(aside, path)
 
 
