@@ -10,6 +10,7 @@ from tfmodels.training import (
     InverseSquareRoot,
     LayerwiseAdamW,
     Resume,
+    TimeBudget,
     WarmupStableDecay,
     average_checkpoints,
     freeze,
@@ -192,6 +193,30 @@ def test_average_weights(options):
     fit(plain, epochs=2, callbacks=[other])
     for a, b in zip(trace.steps[-1], other.steps[-1], strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("decay, shares", [(0.6, (1, 0.4, 0.64, 0.4)), (None, (1, 1 / 2, 2 / 4, 1 / 5))])
+def test_averages_of_steps_that_are_made_at_once(decay, shares):
+    """Of the steps 1-2, 3, 4-5 and 6 the last one's weights count for each since step 2."""
+    model, trace = make_model("sgd"), Trace()
+    model.compile(keras.optimizers.SGD(0.5), steps_per_execution=2)
+    fit(model, epochs=2, callbacks=[AverageWeights(decay, start_step=2), trace])
+    average = trace.steps[0]
+    for share, weights in zip(shares, trace.steps, strict=True):
+        average = [(1 - share) * a + share * w for a, w in zip(average, weights, strict=True)]
+    for a, b in zip(model.get_weights(), average, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)  # float32, six steps
+
+
+def test_a_time_budget_warms_up_by_steps():
+    model = make_model("sgd")
+    model.compile(keras.optimizers.SGD(1.0), steps_per_execution=2)
+    rates = []
+    spy = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: rates.append(float(model.optimizer.learning_rate.numpy()))
+    )
+    fit(model, epochs=2, callbacks=[TimeBudget(1e6, learning_rate=6.0, warmup_steps=6), spy])
+    np.testing.assert_allclose(rates, [1, 3, 4, 6], rtol=1e-4)  # of the steps 1-2, 3, 4-5 and 6
 
 
 def test_average_checkpoints(tmp_path):

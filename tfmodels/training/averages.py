@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmodels.training.state_file import read_state
+from tfmodels.training.update import count_updates
 
 
 class AverageWeights(keras.callbacks.Callback):
@@ -20,7 +21,8 @@ class AverageWeights(keras.callbacks.Callback):
             `start_step` count the same, which is stochastic weight averaging (Izmailov et al. 2018,
             section 3.2).
         start_step: int, steps before the first weights that count; the average is the weights until then.
-        every_steps: int, steps from one update of the average to the next.
+        every_steps: int, steps from one update of the average to the next. Of steps that are made at once
+            (`steps_per_execution`) it sees the last one's weights, which count for all of them.
 
     Example:
         >>> model.fit(data, validation_data=valid, callbacks=[tfmodels.training.AverageWeights(0.999)])
@@ -38,7 +40,7 @@ class AverageWeights(keras.callbacks.Callback):
         self.decay = decay
         self.start_step = start_step
         self.every_steps = every_steps
-        self._steps = 0
+        self._steps = self._updates_before = 0
         self._averages = self._weights = ()
         self._swapped = False
 
@@ -62,18 +64,27 @@ class AverageWeights(keras.callbacks.Callback):
             before = tf.convert_to_tensor(average)
             average.assign(before + share * (tf.cast(tf.convert_to_tensor(weight), tf.float32) - before))
 
+    def on_train_batch_begin(self, batch, logs=None):
+        self._updates_before = count_updates(self.model)
+
     def on_train_batch_end(self, batch, logs=None):
-        self._steps += 1
-        counted = self._steps - self.start_step
-        if counted < 0 or counted % self.every_steps:
+        before = self._updates()
+        self._steps += count_updates(self.model) - self._updates_before
+        updates = self._updates() - before
+        if not updates:
             return
-        if counted <= 0:
+        if self.start_step and not before:
             share = 1.0
         elif self.decay is None:
-            share = 1.0 / (counted // self.every_steps + (self.start_step > 0))
+            share = updates / self._updates()
         else:
-            share = 1.0 - self.decay
+            share = 1.0 - self.decay**updates
         self._move(tf.constant(share))
+
+    def _updates(self):
+        """Of the average up to this step, that of start_step among them."""
+        counted = self._steps - self.start_step
+        return 0 if counted < 0 else counted // self.every_steps + (self.start_step > 0)
 
     def _swap(self):
         for average, weight in zip(self._averages, self._weights, strict=True):

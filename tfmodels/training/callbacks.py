@@ -7,6 +7,8 @@ import time
 import keras
 import tensorflow as tf
 
+from tfmodels.training.update import count_updates
+
 
 class TensorBoard(keras.callbacks.TensorBoard):
     """Keras's callback, with the graph of the forward pass in TensorBoard's Graphs tab.
@@ -51,9 +53,10 @@ class TimeBudget(keras.callbacks.Callback):
         self.warmup_steps = warmup_steps
         self._clock = None  # a function, which Resume leaves alone: another process has another clock
         self._used = 0.0  # seconds
-        self._steps = 0
+        self._steps = self._updates_before = 0
 
     def on_train_batch_begin(self, batch, logs=None):
+        self._updates_before = count_updates(self.model)
         used = (self._clock() if self._clock else self._used) / self.seconds
         warmup = min(1.0, (self._steps + 1) / self.warmup_steps)
         # Half a cosine over time, as Loshchilov & Hutter 2017 have it over steps.
@@ -61,7 +64,7 @@ class TimeBudget(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = self.learning_rate * warmup * decay
 
     def on_train_batch_end(self, batch, logs=None):
-        self._steps += 1
+        self._steps += count_updates(self.model) - self._updates_before
         if self._clock is None:
             start = time.monotonic() - self._used
             self._clock = lambda: time.monotonic() - start

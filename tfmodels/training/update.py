@@ -92,6 +92,14 @@ def apply_gradients(optimizer, gradients, variables):
     return finite, hopeless
 
 
+def count_updates(model):
+    """How often a model's optimizer has changed the weights, an int.
+
+    Keras counts an epoch's last execution (`steps_per_execution`) as a whole one, however many steps it made.
+    """
+    return int(keras.ops.convert_to_numpy(inner_optimizer(model.optimizer).iterations))
+
+
 class StepGuard(keras.callbacks.Callback):
     """Ends training with a clear error when steps are skipped in a row, or a batch cannot be cut.
 
