@@ -1,5 +1,6 @@
 """A run that was stopped goes on as if it had not been: every loss and weight, bit for bit."""
 
+import errno
 import json
 import os
 import pathlib
@@ -221,6 +222,20 @@ def test_callbacks_remember_bfloat16(tmp_path):
     run_state.remember(after, values, {name: read() for name, read in arrays.items()})
     assert after.best_weights[0].dtype == ml_dtypes.bfloat16
     assert after.best_weights[0].tolist() == [0, 1, 2] and after.best_weights[1] == 2
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    path = str(tmp_path / "x.safetensors")
+    write_state(path, {"a": np.arange(3)}, "before")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="cannot write '.*x.safetensors': No space left") as raised:
+        write_state(path, {"a": np.arange(4)}, "after")
+    assert raised.value.errno == errno.ENOSPC
+    assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"] and read_state(path)[0] == "before"
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ The file is a safetensors file: no code runs when it is read. Keras's own format
 flipped bit there is silent.
 """
 
+import contextlib
 import json
 import os
 import zlib
@@ -49,22 +50,36 @@ def write_state(path, arrays, record):
         arrays: dict of name -> variable or NumPy array. They are copied one at a time, so that a model
             does not stand in memory twice.
         record: what JSON can hold.
+
+    Raises:
+        OSError: the file cannot be written, such as on a full disk; what was there is still there.
     """
     aside = os.path.join(os.path.dirname(path), f".writing-{os.path.basename(path)}")
-    with open(aside, "wb") as file:
-        header = _header(arrays, record)
-        checksum = zlib.crc32(header)
-        file.write(header)
-        for array in arrays.values():
-            content = np.ascontiguousarray(keras.ops.convert_to_numpy(array)).reshape(-1).view(np.uint8)
-            checksum = zlib.crc32(content, checksum)
-            file.write(content)
-        file.seek(header.index(_NO_CHECKSUM))
-        file.write(_NO_CHECKSUM.replace(b"00000000", b"%08x" % checksum))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    try:
+        with open(aside, "wb") as file:
+            _write(file, arrays, record)
+        os.replace(aside, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+        if isinstance(error, OSError):
+            raise type(error)(error.errno, f"cannot write {path!r}: {error.strerror or error}") from error
+        raise
     _sync_folder(os.path.dirname(path))
+
+
+def _write(file, arrays, record):
+    header = _header(arrays, record)
+    checksum = zlib.crc32(header)
+    file.write(header)
+    for array in arrays.values():
+        content = np.ascontiguousarray(keras.ops.convert_to_numpy(array)).reshape(-1).view(np.uint8)
+        checksum = zlib.crc32(content, checksum)
+        file.write(content)
+    file.seek(header.index(_NO_CHECKSUM))
+    file.write(_NO_CHECKSUM.replace(b"00000000", b"%08x" % checksum))
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def read_state(path):
