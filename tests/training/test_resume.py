@@ -276,6 +276,9 @@ def test_checkpoints(finished, caplog):
         assert "step-00000008.safetensors is damaged" in caplog.text.splitlines()[-1]
         assert "Falling back to" in caplog.text.splitlines()[-1]
         (finished / (names[1] + ".damaged")).unlink()
+    path.mkdir()  # what cannot be read at all
+    assert newest(description)[0] == str(finished / names[0])
+    (finished / (names[1] + ".damaged")).rmdir()
     path.write_bytes(content)
     older = finished / names[0]
     whole = older.read_bytes()

@@ -89,7 +89,7 @@ def read_state(path):
         A tuple of the record and a dict of name -> function that reads the array.
 
     Raises:
-        DamagedFileError: it is cut or changed.
+        DamagedFileError: it is cut or changed, or cannot be read.
     """
     try:
         with open(path, "rb") as file:
@@ -107,7 +107,9 @@ def read_state(path):
         if found != stated:
             raise ValueError("its checksum does not match")
         record = json.loads(metadata["record"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedFileError(f"{path} is damaged: {error}") from error
     return record, {name: _reader(path, len(header), field) for name, field in fields.items()}
 
