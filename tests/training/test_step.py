@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tests.reference import transformer as reference
-from tfmodels.models import gpt2, transformer_xl
+from tfmodels.models import SequenceClassifier, SequenceClassifierConfig, gpt2, transformer_xl
 from tfmodels.training import InverseSquareRoot, TensorBoard, TimeBudget, losses, warmup_cosine
 
 SMALL = dict(
@@ -247,6 +247,18 @@ def test_targets_outside_the_vocabulary(wrong):
     data = tf.data.Dataset.from_tensor_slices(({"token_ids": ids}, targets)).batch(4)
     with pytest.raises(ValueError, match="not in its table, of 13 rows. Received: 14"):
         model.evaluate(data, verbose=0)
+
+
+@pytest.mark.parametrize("wrong", [3, -100])
+def test_labels_outside_the_classes(wrong):
+    backbone = gpt2("tiny", **SMALL | {"num_layers": 1})
+    model = SequenceClassifier(backbone, SequenceClassifierConfig(num_labels=3))
+    model.compile(keras.optimizers.SGD(0.1))
+    data = tf.data.Dataset.from_tensors(({"token_ids": np.ones((4, 6), "int32")}, np.array([0, 2, wrong, 1])))
+    for method in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match=f"below their number, 3. Received: {wrong}. Give") as raised:
+            method(data, verbose=0)
+        assert len(str(raised.value)) < 200
 
 
 def test_a_target_without_weight_may_be_anything():

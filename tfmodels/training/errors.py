@@ -8,6 +8,8 @@ import tensorflow as tf
 # What `tf.debugging` and gathers on a CPU say; on a GPU gathers of a wrong index give zeros.
 _OF_TARGETS = "Targets must be at least 0 and below the vocabulary size"
 _OF_INDEX = re.compile(r"indices\[[\d, ]*\] = (-?\d+) is not in \[0, (\d+)\)")
+# What the cross-entropy of heads and of Keras says, before it lists all labels.
+_OF_LABEL = re.compile(r"label value of (-?\d+) which is outside the valid range of \[0, (\d+)\)")
 
 
 def check_targets(targets, vocabulary_size):
@@ -31,6 +33,12 @@ def in_plain_words():
             raise ValueError(
                 f"{_OF_TARGETS}, {targets[1]}. Received: {targets[2]}. Use the tokenizer that the model was "
                 "built for, and give targets that shall not count a sample_weight of 0."
+            ) from error
+        label = _OF_LABEL.search(error.message)
+        if label:
+            raise ValueError(
+                f"Labels must be at least 0 and below their number, {label[2]}. Received: {label[1]}. "
+                "Give those that shall not count a sample_weight of 0."
             ) from error
         index = _OF_INDEX.search(error.message)
         if index:
