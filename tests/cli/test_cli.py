@@ -123,6 +123,10 @@ def test_train_generation_task(config, tmp_path):
         ({"micro_batches": 0}, "micro_batches must be at least 1. Received: 0"),
         ({"micro_batches": 200}, "replicas x micro_batches = 200"),
         ({"learning_rate": float("nan")}, "learning_rate must be above 0 and finite. Received: nan"),
+        ({"weight_decay": -1}, "weight_decay must be at least 0 and finite. Received: -1"),
+        ({"patience": -1}, "patience must be at least 0. Received: -1"),
+        ({"seed": -1}, "seed must be at least 0 and below 2**32. Received: -1"),
+        ({"seed": 2**32}, "Received: 4294967296"),
         ({"checkpoint_steps": 0}, "checkpoint_steps must be at least 1. Received: 0"),
         ({"average_decay": 1.0}, "average_decay must be at least 0 and below 1. Received: 1.0"),
         (

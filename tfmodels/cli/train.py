@@ -79,6 +79,12 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be above 0 and finite. Received: {self.learning_rate}.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be at least 0 and finite. Received: {self.weight_decay}.")
+        if self.patience < 0:
+            raise ValueError(f"patience must be at least 0. Received: {self.patience}.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be at least 0 and below 2**32. Received: {self.seed}.")
         if self.average_decay is not None and not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay must be at least 0 and below 1. Received: {self.average_decay}.")
         if self.max_length > self.tokens_per_batch:
