@@ -133,3 +133,19 @@ def test_adam_in_one_op_is_keras_adam(amsgrad):
     for one, other in zip(ours, keras_own, strict=True):
         # The op takes 1 - 0.999 in float32, which is 0.00100005.
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_what_is_compiled_by_xla_is_known_within_loops_too(jit_compile):
+    found = []
+
+    def body(i):
+        found.append(internals.is_for_xla())
+        return i + 1
+
+    @tf.function(autograph=False, jit_compile=jit_compile)
+    def call():
+        return tf.while_loop(lambda i: i < 2, body, [tf.function(body)(0)])
+
+    call()
+    assert set(found) == {jit_compile} and not internals.is_for_xla()
