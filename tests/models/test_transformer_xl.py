@@ -191,6 +191,8 @@ def test_stateful_rules(tmp_path):
         model.compile("sgd", loss="mse", stateful=True)
     with pytest.raises(ValueError, match="needs a memory. Received: .*memory_length=None"):
         small("no memory").compile("sgd", stateful=True)
+    with pytest.raises(ValueError, match="XLA cannot keep a memory. Received: jit_compile=True"):
+        model.compile("sgd", stateful=True, jit_compile=True)
     model.compile("sgd", stateful=True)
     x, y = STREAM[:, :-1], STREAM[:, 1:]
     rows = {"token_ids": np.concatenate([x, x[:1]])}

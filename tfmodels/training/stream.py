@@ -40,7 +40,7 @@ class StreamTraining:
             **kwargs: as Keras documents.
 
         Raises:
-            ValueError: `stateful` with a loss of Keras, or without a memory.
+            ValueError: `stateful` with a loss of Keras, without a memory, or with `jit_compile`.
         """
         if stateful and loss is not None:
             raise ValueError(
@@ -53,8 +53,12 @@ class StreamTraining:
             )
         if stateful and self.memory_shape is None:
             raise ValueError("stateful=True needs a memory. Received: a config with memory_length=None.")
-        if stateful and jit_compile == "auto":
-            jit_compile = False  # the memory's batch size is known only as the stream begins
+        if stateful and jit_compile is True:  # the memory's batch size is known only as the stream begins
+            raise ValueError(
+                "With stateful=True XLA cannot keep a memory. Received: jit_compile=True. Leave it out."
+            )
+        if stateful:
+            jit_compile = False
         super().compile(optimizer, loss, jit_compile=jit_compile, **kwargs)
         streams = None
         if stateful:
