@@ -170,7 +170,9 @@ def in_blocks(matrix):
     width = _BLOCK_BYTES // matrix.dtype.size
     if missing := -matrix.shape[1] % width:
         matrix = tf.pad(matrix, ((0, 0), (0, missing)))
-    return tf.transpose(tf.reshape(matrix, (matrix.shape[0], -1, width)), (1, 0, 2))
+    inputs, outputs = matrix.shape
+    blocks = _swapped(tf.reshape(matrix, (inputs, outputs // width, width)))
+    return tf.reshape(blocks, (-1, inputs, width))
 
 
 def turned_in_blocks(matrix):
@@ -185,7 +187,14 @@ def _times_blocks(x, blocks):
     """x (..., i) times `in_blocks` (n, i, w) -> (..., n * w)."""
     number, _, width = blocks.shape
     product = tf.matmul(tf.reshape(x, (1, -1, x.shape[-1])), blocks)  # (n, r, w)
-    # Turned in words of 8 bytes, as `layers` turn heads: oneDNN, which knows smaller types, takes longer.
+    return tf.reshape(_swapped(product), _sizes(x, number * width))
+
+
+def _swapped(x):
+    """x (a, b, w) as (b, a, words, parts): in words of 8 bytes, as `layers` turn heads.
+
+    oneDNN, which knows the smaller types, takes twice as long.
+    """
     word = 8 // x.dtype.size
-    words = tf.bitcast(tf.reshape(product, (number, -1, width // word, word)), tf.float64)
-    return tf.reshape(tf.bitcast(tf.transpose(words, (1, 0, 2)), x.dtype), _sizes(x, number * width))
+    words = tf.reshape(x, (x.shape[0], -1, x.shape[2] // word, word))
+    return tf.bitcast(tf.transpose(tf.bitcast(words, tf.float64), (1, 0, 2)), x.dtype)
