@@ -1,5 +1,6 @@
 """The command line: a small training run end to end, its help, and its errors."""
 
+import io
 import json
 import re
 import subprocess
@@ -220,6 +221,11 @@ def test_too_little_disk(config, capsys, monkeypatch):
         (["nothing"], "nothing"),
         (["generate", "/nowhere", "text"], "no model.keras in '/nowhere'"),
         (["generate", "/nowhere", "text", "--method", "best"], "'best'"),
+        (["generate", "/nowhere", "text", "--stop", "end", "--top_k", "-1"], "top_k must be at least 0"),
+        (
+            ["generate", "/nowhere", "text", "--stop", "-7"],
+            "stop must be a tuple of ids and strings, none empty. Received: -7",
+        ),
         (["generate", "/nowhere", "--file", "/nowhere.txt"], "/nowhere.txt"),
         (["generate", "/nowhere", "text", "--file", "/nowhere.txt"], "not both"),
         (["export", "/nowhere", "/proc/x"], "'/proc/x'"),
@@ -303,6 +309,26 @@ def test_interrupted_save_keeps_the_old_model(tmp_path, monkeypatch):
         save_model(model, path)
     assert (tmp_path / "model.keras").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_lines_end_where_files_say(tmp_path, capsys, monkeypatch):
+    """A text may hold marks at which `str.splitlines` would end it."""
+    from tfmodels.cli.generate import read_prompts
+
+    texts = ["one\u2028two", "three\x0cfour\x85", "", "five"]
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    assert read_prompts([], str(path)) == texts
+    monkeypatch.setattr("sys.stdin", io.StringIO(path.read_text(encoding="utf-8")))
+    assert read_prompts([], None) == texts
+    assert main(["evaluate", str(path), "--answers", str(path), "--metrics", "[exact_match]"]) == 0
+    assert "100.000" in capsys.readouterr().out
+    path.write_bytes(b"caf\xe9\n")
+    with pytest.raises(ValueError, match="texts.txt' must be a text file in UTF-8"):
+        read_prompts([], str(path))
+    path.write_text("")
+    with pytest.raises(ValueError, match="texts.txt' must have at least one line"):  # and reads nothing else
+        read_prompts([], str(path))
 
 
 @pytest.mark.parametrize("terminal", [False, True])

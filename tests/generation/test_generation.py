@@ -155,6 +155,24 @@ def beam_by_hand(model, prompt, beams, steps, length_penalty):
     return ended[0][1]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(length_penalty=-30.0),  # scores leave the range of float32
+        dict(length_penalty=80.0),
+        dict(no_repeat_ngram_size=1, bad_words=tuple((each,) for each in range(4, 13))),  # soon none is left
+    ],
+)
+def test_beams_keep_their_text(decoder, options):
+    for method in ("beam", "diverse_beam"):
+        result = generate(decoder, padded(PROMPTS), method=method, max_new_tokens=5, stop=(), **options)
+        assert result.lengths.tolist() == [5, 5, 5]
+        if "bad_words" in options:
+            new = [set(range(4)) - set(prompt) for prompt in PROMPTS]
+            for row, free in zip(rows_of(result), new, strict=True):
+                assert set(row[: len(free)]) == free
+
+
 @pytest.mark.parametrize("beams, length_penalty", itertools.product([1, 2, 4], [-1.0, 0.0, 1.0]))
 def test_beam_search(encoder_decoder, decoder, beams, length_penalty):
     options = dict(method="beam", num_beams=beams, max_new_tokens=5, length_penalty=length_penalty)

@@ -15,8 +15,11 @@ from tfmodels import generate
 
 def contrastive_by_hand(model, prompt, alpha, k, steps):
     context = list(prompt)
-    for _ in range(min(steps, 9 - len(prompt))):
+    for _ in range(min(steps, 9 - len(prompt) + 1)):
         chance = np.exp(log_probabilities(model, context, []))
+        if len(context) == 9:  # no position is left to read a candidate at
+            context.append(int(chance.argmax()))
+            break
         scores = {}
         for token in np.argsort(-chance)[:k].tolist():
             hidden = np.asarray(model.final_hidden({"token_ids": np.array([[*context, token]])}), "float64")[
@@ -29,7 +32,7 @@ def contrastive_by_hand(model, prompt, alpha, k, steps):
 
 
 def test_contrastive_search(decoder):  # noqa: F811
-    """Mixed lengths, up to the end of the positions: a candidate is fed, so it ends one token earlier."""
+    """Mixed lengths, up to the end of the positions."""
     plain = rows_of(generate(decoder, padded(PROMPTS), max_new_tokens=4, stop=()))
     options = dict(method="contrastive", penalty_alpha=0.6, top_k=3, max_new_tokens=5, stop=())
     found = rows_of(generate(decoder, padded(PROMPTS), **options))

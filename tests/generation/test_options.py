@@ -190,6 +190,17 @@ def test_a_prompt_gives_the_same_text_in_any_batch(decoder):  # noqa: F811
     assert len({tuple(row) for row in three.token_ids[1].tolist()}) > 1  # they differ among themselves
 
 
+def test_sources_draw_numbers_of_their_own(encoder_decoder):  # noqa: F811
+    """At a high temperature 200 sources have all first words about as often."""
+    sources = {"encoder_token_ids": np.random.default_rng(0).integers(0, 17, (200, 5))}
+    options = dict(method="sample", temperature=1e3, max_new_tokens=1, stop=())
+    for draft in (None, "prompt"):
+        found = generate(encoder_decoder, sources, draft=draft, **options).token_ids[:, 0]
+        assert stats.chisquare(np.bincount(found, minlength=13)).pvalue > 1e-4
+    alone = generate(encoder_decoder, {"encoder_token_ids": sources["encoder_token_ids"][7:8]}, **options)
+    assert alone.token_ids[0, 0] == generate(encoder_decoder, sources, **options).token_ids[7, 0]
+
+
 @pytest.mark.parametrize("method", ["greedy", "sample", "beam"])
 def test_scores_and_end_reasons(decoder, method):  # noqa: F811
     """Log-probabilities are the model's own, whatever the options changed."""
@@ -253,6 +264,25 @@ def test_stop(decoder):  # noqa: F811
         (dict(stop=(13,)), "stop must hold ids below the vocabulary size 13. Received: 13"),
         (dict(forced_tokens=(99,)), "forced_tokens must hold ids.*Received: 99"),
         (dict(seed=2**31), "seed must be from 0"),
+        (dict(method="sample", typical_p=1e-50), "typical_p must be above 0 .*1e-30.*Received: 1e-50"),
+        (dict(method="sample", temperature=1e-39), "temperature must be above 0 .*1e-30.*Received: 1e-39"),
+        (
+            dict(presence_penalty=1e300),
+            "presence_penalty must be at most 1e.38 .*Received: 1e.300",
+        ),
+        (
+            dict(method="sample", top_k=2**40),
+            "top_k must be at most 2147483647 .*Received: 1099511627776",
+        ),
+        (dict(stop=np.array([5, 6])), r"stop must be a tuple of ids and strings. Received: array\(\[5, 6"),
+        (dict(stop=True), "stop must be a tuple of ids and strings, none empty. Received: True"),
+        (dict(bad_words=None), "bad_words must be a tuple of tuples of ids. Received: None"),
+        (dict(bad_words=5), "bad_words must be a tuple of tuples of ids. Received: 5"),
+        (dict(prefix=["a", "b"]), "prefix must be a text or a list of ids.*Received: .'a', 'b'."),
+        (dict(prefix=[1.5, 2]), "prefix must be a text or a list of ids.*Received: .1.5, 2."),
+        (dict(tokenizer="gpt2"), "tokenizer must be one of tfmodels.tokenizers.*Received: 'gpt2'"),
+        (dict(draft=5), 'draft must be "prompt" or a model.*Received: 5'),
+        (dict(draft="prompt", draft_tokens=9), "draft_tokens must be below .*length=9. Received: 9"),
     ],
 )
 def test_bad_options(decoder, options, message):  # noqa: F811
@@ -274,6 +304,26 @@ def test_prompts_of_many_lengths_compile_once_a_kind(decoder):  # noqa: F811
     assert 0 < len(traced) == first and len(vars(model)["_generate_functions"]) == 1
 
 
+class Words(Ids):
+    """Texts of the ids themselves."""
+
+    @staticmethod
+    def tokenize(texts):
+        words = tf.strings.split(texts)
+        return tf.ragged.map_flat_values(tf.strings.to_number, words, tf.int32)
+
+
+def test_one_id_or_string_stops_as_a_tuple_of_it():
+    assert GenerationConfig(stop=np.int64(0)).stop == (0,) and GenerationConfig(stop="no").stop == ("no",)
+    assert GenerationConfig(stop=[np.int32(5), "no"]).stop == (5, "no")
+    assert [type(each) for each in GenerationConfig(bad_words=[[np.int64(3)]]).bad_words[0]] == [int]
+
+
+def test_a_text_must_be_unicode(decoder):  # noqa: F811
+    with pytest.raises(ValueError, match="prompt 1 with .*udce9.* as its character 2"):
+        generate(decoder, ["1", "2 \udce9"], Words)
+
+
 def test_a_prefix_is_shared(decoder):  # noqa: F811
     """The texts of prefix and prompt together; the prefix is computed for one row."""
     widths = []
@@ -287,6 +337,12 @@ def test_a_prefix_is_shared(decoder):  # noqa: F811
         found = generate(model, padded(PROMPTS), Ids, prefix=[4, 9], max_new_tokens=3, **options)
         np.testing.assert_array_equal(found.token_ids, expected.token_ids)
     assert widths[0] == 1
+    # Of empty prompts, the prefix alone goes on.
+    for prefix, prompts in (("4 9", ["", "3"]), ("4 9", [""]), ("4", [""])):
+        options = dict(max_new_tokens=3, return_scores=True)
+        expected = generate(decoder, [f"{prefix} {prompt}" for prompt in prompts], Words, **options)
+        found = generate(decoder, prompts, Words, prefix=prefix, **options)
+        np.testing.assert_allclose(found.log_probabilities, expected.log_probabilities, atol=1e-5)
     with pytest.raises(ValueError, match="below the vocabulary size 13, not empty. Received: .13."):
         generate(decoder, whole, prefix=[13])
     with pytest.raises(ValueError, match="max_sequence_length=9 tokens. Received: prompt 2 of 10"):

@@ -1,5 +1,7 @@
 """Speculative decoding against decoding token by token, and against the model's own distribution."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -48,6 +50,21 @@ def test_greedy_of_an_encoder_decoder(encoder_decoder):  # noqa: F811
     plain = generate(encoder_decoder, prompts, Ids, max_new_tokens=20)
     found = generate(encoder_decoder, prompts, Ids, max_new_tokens=20, draft="prompt")
     assert rows_of(found) == rows_of(plain)
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder_decoder"])
+def test_a_draft_may_read_less_than_its_model(request, kind):
+    """It guesses up to its own length; a prompt that it cannot read is told of before any work."""
+    model = request.getfixturevalue(kind)
+    ids_name = next(iter(model.input_pairs))
+    draft = model.__class__(dataclasses.replace(model.config, max_sequence_length=6))
+    randomise(draft, seed=3, scale=0.5)
+    prompts = padded(PROMPTS, ids_name)
+    plain = generate(model, prompts, Ids, max_new_tokens=9)
+    found = generate(model, prompts, Ids, max_new_tokens=9, draft=draft)
+    assert rows_of(found) == rows_of(plain)
+    with pytest.raises(ValueError, match="the draft's max_sequence_length=6 tokens. Received: prompt 0 of 7"):
+        generate(model, {ids_name: [[1] * 7]}, draft=draft)
 
 
 def test_right_guesses_save_calls(decoder, monkeypatch):  # noqa: F811
@@ -106,7 +123,7 @@ def test_bad_drafts(decoder):  # noqa: F811
     randomise(other, seed=1)
     for guesser, options, message in (
         (other, {}, "same vocabulary. Received: vocabulary_size=14"),
-        ("lookup", {}, "Received: lookup"),
+        ("lookup", {}, "Received: 'lookup'"),
         ("prompt", dict(method="beam"), "Received: method='beam'"),
     ):
         with pytest.raises(ValueError, match=message):

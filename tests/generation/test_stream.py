@@ -82,6 +82,27 @@ def test_stop_strings(decoder, stop, text, pieces):  # noqa: F811
         assert result.end_reason.tolist() == ["stop", "stop"] and result.lengths.tolist() == [7, 7]
 
 
+@pytest.mark.parametrize(
+    "least, stop, text",
+    [
+        (3, "€", "a"),
+        (4, "€", "a"),  # its last byte is the fourth token
+        (5, "€", "a€ bdec"),  # it was there before
+        (6, "a", "a€ bdec"),
+        (6, " b", "a€"),  # begins before the sixth token, and ends with it
+        (7, " b", "a€ bdec"),
+        (7, "d", "a€ b"),
+    ],
+)
+def test_stop_strings_count_from_the_least_length_on(decoder, least, stop, text):  # noqa: F811
+    options = dict(forced_tokens=(0, 2, 3, 4, 5, 1, 7, 6), max_new_tokens=8, stop=(stop, "never"))
+    options |= dict(min_new_tokens=least)
+    result = generate(decoder, padded([[9], [3, 7]]), Bytes, **options)
+    assert result.text == [text, text]
+    assert (result.lengths >= least).all() and (result.end_reason == "stop").all() == (text != "a€ bdec")
+    assert "".join(stream(decoder, {"token_ids": [[3]]}, Bytes, **options)) == text
+
+
 def test_stop_strings_of_beams_and_samples(decoder):  # noqa: F811
     for options in (dict(method="beam", num_beams=3), dict(method="sample", seed=4)):
         options |= dict(max_new_tokens=5)

@@ -70,6 +70,22 @@ def log(caplog):
     return caplog
 
 
+@pytest.mark.parametrize("name, used", [("t5", ()), ("marian", ("bad_words_ids", "forced_bos_token_id"))])
+def test_rules_of_generation_that_a_kind_does_not_know(name, used, tmp_path, log):
+    """They are told of, and not ignored without a word."""
+    folder = tmp_path / name
+    shutil.copytree(FIXTURES / name, folder)
+    path = folder / "generation_config.json"
+    fields = json.loads(path.read_text()) if path.exists() else {}
+    fields |= {"bad_words_ids": [[7]], "forced_bos_token_id": 3, "suppress_tokens": [4], "num_beams": 9}
+    path.write_text(json.dumps(fields))
+    tfmodels.from_pretrained(folder)
+    told = " ".join(record.message for record in log.records if "not used" in record.message)
+    for field, value in (("bad_words_ids", "[[7]]"), ("forced_bos_token_id", 3), ("suppress_tokens", "[4]")):
+        assert (f"{field}={value}" in told) == (field not in used)
+    assert "num_beams" not in told
+
+
 def test_fresh_head_on_another_heads_folder(log):
     """A head of tokens is no head of sequences, though their tensors have the same names."""
     model = tfmodels.from_pretrained(

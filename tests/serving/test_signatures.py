@@ -63,8 +63,33 @@ def test_other_methods_are_generate(method, words, decoder):
     options = OTHER_METHODS[method]
     config = make_generation_config(None, {"method": method, "max_new_tokens": 5, **options})
     signature = TextGeneration(decoder, words, config).signatures(["generate"])["generate"]
-    numbers = {n: tf.constant([x], signature.inputs[n].dtype) for n, x in signature.defaults.items()}
-    check_generate(method, options, words, decoder, signature.traced(), numbers)
+    check_generate(method, options, words, decoder, signature.traced(), numbers_of(signature))
+
+
+@pytest.mark.parametrize("method, stop", [("greedy", "p"), ("sample", "u"), ("beam", "\x06")])
+def test_stop_strings(method, stop, words, decoder):
+    """Texts end at them and are cut before them, each row's from its own least length on."""
+    texts, options = ["In the", "x", "earth. "], METHODS[method] | {"method": method, "max_new_tokens": 5}
+    config = make_generation_config(None, {"stop": (stop,), **options})
+    signatures = TextGeneration(decoder, words, config).signatures(NAMES)
+    expected = [tfmodels.generate(decoder, texts, words, config, min_new_tokens=n) for n in (0, 4)]
+    assert expected[0].text != expected[1].text
+    default = signatures["serving_default"].traced()(text=tf.constant(texts))["text"].numpy()
+    assert np.vectorize(bytes.decode)(default).tolist() == expected[0].text
+    signature = signatures["generate"]
+    numbers = {n: tf.constant([x] * 3, signature.inputs[n].dtype) for n, x in signature.defaults.items()}
+    numbers["min_new_tokens"] = tf.constant([4, 0, 4])
+    found = {n: x.numpy() for n, x in signature.traced()(text=tf.constant(texts), **numbers).items()}
+    for i, least in enumerate((4, 0, 4)):
+        row, alone = expected[least // 4], {name: x[i] for name, x in found.items()}
+        text, end = np.vectorize(bytes.decode)(alone["text"]), alone["end_reason"].astype(str)
+        assert text.tolist() == np.atleast_1d(row.text[i]).tolist()
+        assert end.tolist() == np.atleast_1d(row.end_reason[i]).tolist()
+    assert signature.traced()(text=tf.constant([], tf.string), **numbers_of(signature))["text"].shape[0] == 0
+
+
+def numbers_of(signature):
+    return {n: tf.constant([x], signature.inputs[n].dtype) for n, x in signature.defaults.items()}
 
 
 def check_generate(method, options, words, decoder, signature, numbers):

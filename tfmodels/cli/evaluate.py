@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 
+from tfmodels.cli.lines import read_lines
+
 LIKELIHOODS = ("perplexity", "bits_per_byte")
 
 
@@ -62,12 +64,12 @@ def evaluate(config, generation):
     """
     if config.output is not None:
         _check_output(config.output)
-    rows = [line.split("\t") for line in _lines(config.references)]
+    rows = [line.split("\t") for line in read_lines(config.references)]
     if config.answers is None:
         return _evaluate_run(config, rows, generation)
     from tfmodels.evaluation import evaluate_texts
 
-    answers = _lines(config.answers)
+    answers = read_lines(config.answers)
     if len(answers) != len(rows):
         raise ValueError(
             f"{config.answers!r} must have a line for each of {config.references!r}. "
@@ -136,6 +138,8 @@ def _likelihoods(config, model, tokenizer, rows, pairs):
     from tfmodels.evaluation import evaluate_log_likelihoods
 
     scored = [(row[0], row[1]) for row in rows] if pairs else ["\t".join(row) for row in rows]
+    if not any("".join(text) for text in scored):
+        raise ValueError(f"{config.references!r} must have a text. Received: {len(rows)} empty lines.")
     result = tfmodels.score(model, scored, tokenizer)
     return evaluate_log_likelihoods(
         result.log_likelihood,
@@ -144,19 +148,6 @@ def _likelihoods(config, model, tokenizer, rows, pairs):
         config.resamples,
         config.seed,
     )
-
-
-def _lines(path):
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = file.read().splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path!r} must be a text file in UTF-8: {error.reason}.") from error
-    except IsADirectoryError as error:
-        raise ValueError(f"{path!r} must be a file. Received: a folder.") from error
-    if not lines:
-        raise ValueError(f"{path!r} must have at least one line. Received: an empty file.")
-    return lines
 
 
 def _check_output(path):

@@ -2,6 +2,7 @@
 
 import sys
 
+from tfmodels.cli.lines import read_lines, split_lines
 from tfmodels.generation import generate, stream
 
 
@@ -12,9 +13,8 @@ def read_prompts(prompts, path):
             f"Give prompts or --file, not both. Received: {len(prompts)} prompts, --file {path}."
         )
     if path:
-        with open(path, encoding="utf-8") as file:
-            prompts = file.read().splitlines()
-    prompts = prompts or sys.stdin.read().splitlines()
+        return read_lines(path)
+    prompts = prompts or split_lines(sys.stdin.read())
     if not prompts:
         raise ValueError("There must be at least one prompt. Received: none.")
     return prompts

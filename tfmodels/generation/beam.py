@@ -10,7 +10,8 @@ from tfmodels.generation.beam_cache import beam_cache
 from tfmodels.generation.loop import put, repeat, written
 from tfmodels.generation.rules import adjust
 
-_NEVER = -1e9  # a score below any real one, finite so that it adds and multiplies
+_NEVER = float("-inf")  # the score of what is no hypothesis
+_STUCK = -1e30  # of a beam that no token may follow, as of all tokens after it: kept, behind all others
 
 
 def beam_search(model, inputs, prompt, lengths, options, rules):
@@ -123,6 +124,9 @@ class _Group:
         open_, ended, done = state["open"], state["ended"], state["done"]
         batch, vocabulary = tf.shape(own)[0], own.shape[-1]
         scores = self._adjusted(step, open_["tokens"], scores)
+        if self._rules.bad_words or self._options.no_repeat_ngram_size:
+            stuck = tf.reduce_max(scores, axis=-1, keepdims=True) == _NEVER
+            scores = tf.where(stuck, _STUCK, scores)
         # So many candidates that enough stay open even if each beam's stop tokens are among them.
         candidates = self.size * (1 + max(len(self._rules.stop), 1))
         total = tf.reshape(open_["score"][:, :, None] + scores, (batch, self.size * vocabulary))
@@ -134,7 +138,7 @@ class _Group:
         last = (step + 1 >= self._limits)[:, None]
         ends = stopped | last
         # Only candidates among the best may end: those below would not have been beams.
-        can_end = ends & (tf.range(tf.shape(token)[1]) < self.size) & ~done[:, None]
+        can_end = ends & (tf.range(tf.shape(token)[1]) < self.size) & ~done[:, None] & (score > _NEVER)
         new = {
             "score": tf.where(can_end, self._penalised(score, step + 1), _NEVER),
             "length": tf.fill(tf.shape(token), step + 1),
@@ -161,7 +165,9 @@ class _Group:
         return tf.reshape(flat, tf.shape(scores))
 
     def _penalised(self, log_probability, length):
-        return log_probability / tf.cast(length, tf.float32) ** self._options.length_penalty
+        score = log_probability / tf.cast(length, tf.float32) ** self._options.length_penalty
+        # The largest penalties leave the range of float32.
+        return tf.where(log_probability > _NEVER, tf.maximum(score, tf.float32.min), _NEVER)
 
     def _extended(self, step, open_, own, parent, token):
         """The candidates' histories (b, c, ...): the parents' with one token more."""

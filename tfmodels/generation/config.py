@@ -29,6 +29,8 @@ _NUMBERS = _OF_SAMPLING | {
 
 # The type of a field -> what its value must be.
 _KINDS = {int: (Integral, "a whole number"), float: (Real, "a finite number"), bool: (bool, "True or False")}
+# In 32 bits; what is divided by, or reached by sums, must not vanish there.
+_MOST, LEAST = {int: 2**31 - 1, float: 1e38}, 1e-30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +73,8 @@ class GenerationConfig:
         stop: tuple of ids and strings. An id ends a text; with none, the end token of the model's
             config does, or the tokenizer's. A string ends a text that holds it, wherever tokens begin,
             and `text` is cut before it, while `token_ids` has all that was written; a string that
-            the model never writes ends nothing. (): nothing ends a text; None: the end token.
+            the model never writes, or that ends before the `min_new_tokens`-th token, ends nothing. One id
+            or string may stand for a tuple of it. (): nothing ends a text; None: the end token.
         draft_tokens: int, guesses at a time, with a draft.
         seed: int, of sampling. A prompt gives the same text whatever else is in its batch.
         cache_dtype: "float32", "bfloat16" or "int8", of the keys and values of past tokens; None: what
@@ -101,7 +104,7 @@ class GenerationConfig:
     no_repeat_ngram_size: int = 0
     bad_words: tuple = ()
     forced_tokens: tuple = ()
-    stop: tuple | None = None
+    stop: tuple | int | str | None = None
     draft_tokens: int = 4
     seed: int = 0
     cache_dtype: str | None = None
@@ -122,10 +125,12 @@ class GenerationConfig:
         check("max_new_tokens", self.max_new_tokens >= 1, "at least 1")
         check("min_new_tokens", 0 <= self.min_new_tokens <= self.max_new_tokens, "from 0 to max_new_tokens")
         check("method", self.method in METHODS, f"one of {', '.join(METHODS)}")
-        check("temperature", self.temperature > 0, 'above 0 (for no randomness, method="greedy")')
+        rule = f'above 0 (for no randomness, method="greedy"; at least {LEAST})'
+        check("temperature", self.temperature >= LEAST, rule)
         check("top_k", self.top_k >= 0, "at least 0")
         for name in ("top_p", "typical_p"):
-            check(name, 0 < getattr(self, name) <= 1, "above 0 and at most 1 (1: all tokens)")
+            rule = f"above 0 and at most 1 (1: all tokens; at least {LEAST})"
+            check(name, LEAST <= getattr(self, name) <= 1, rule)
         check("min_p", 0 <= self.min_p <= 1, "from 0 (all tokens) to 1")
         check("num_beams", self.num_beams >= 1, "at least 1")
         check("num_beam_groups", self.num_beam_groups >= 1, "at least 1")
@@ -133,21 +138,32 @@ class GenerationConfig:
         check("penalty_alpha", 0 <= self.penalty_alpha <= 1, "from 0 to 1")
         check("draft_tokens", self.draft_tokens >= 1, "at least 1")
         check("seed", 0 <= self.seed < 2**31, "from 0 to 2 ** 31 - 1")
-        check("repetition_penalty", self.repetition_penalty > 0, "above 0 (1: none)")
+        fine = self.repetition_penalty >= LEAST
+        check("repetition_penalty", fine, f"above 0 (1: none; at least {LEAST})")
         check("no_repeat_ngram_size", self.no_repeat_ngram_size >= 0, "at least 0")
+        for field in dataclasses.fields(self):
+            if most := _MOST.get(field.type):
+                check(
+                    field.name, abs(getattr(self, field.name)) <= most, f"at most {most} and at least -{most}"
+                )
         dtypes = (None, *CACHE_DTYPES)
         check("cache_dtype", self.cache_dtype in dtypes, f"one of {', '.join(map(str, dtypes))}")
-        stop = self.stop or ()
+        stop = (self.stop,) if isinstance(self.stop, str | Integral) else self.stop
+        stop = () if stop is None else stop
         check("stop", isinstance(stop, tuple | list), "a tuple of ids and strings")
-        strings = [each for each in stop if isinstance(each, str)]
-        ids = [each for each in stop if each not in strings]
-        check("stop", _are_ids(ids) and "" not in strings, "a tuple of ids and strings, none empty")
+        ids = [each for each in stop if not isinstance(each, str)]
+        check("stop", _are_ids(ids) and "" not in stop, "a tuple of ids and strings, none empty")
         check("forced_tokens", _are_ids(self.forced_tokens), "a tuple of ids")
-        check("bad_words", all(_are_ids(w) and len(w) for w in self.bad_words), "a tuple of tuples of ids")
-        for name in ("stop", "forced_tokens"):  # hashable
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "bad_words", tuple(map(tuple, self.bad_words)))
+        words = self.bad_words
+        fine = isinstance(words, tuple | list) and all(_are_ids(word) and len(word) for word in words)
+        check("bad_words", fine, "a tuple of tuples of ids")
+        values = {  # hashable, and ids as Python has them
+            "stop": None if self.stop is None else _plain(stop),
+            "forced_tokens": _plain(self.forced_tokens),
+            "bad_words": tuple(map(_plain, words)),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
         self._check_combinations()
 
     @property
@@ -250,5 +266,10 @@ def make_generation_config(config=None, options=None):
 
 def _are_ids(value):
     return isinstance(value, tuple | list) and all(
-        isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in value
+        isinstance(each, Integral) and not isinstance(each, bool) and 0 <= each < 2**31 for each in value
     )
+
+
+def _plain(ids):
+    """Ids and strings as a tuple of Python's int and str."""
+    return tuple(each if isinstance(each, str) else int(each) for each in ids)

@@ -13,7 +13,8 @@ def contrastive_search(model, inputs, prompt, lengths, options, rules):
     """Writes probable tokens whose hidden states are unlike those before (Su et al. 2022, section 3.2).
 
     Of the `top_k` candidates it is the one with the highest (1 - alpha) * probability - alpha *
-    likeness, which is the greatest cosine between its hidden state and those of all tokens before it.
+    likeness, which is the greatest cosine between its hidden state and those of all tokens before it. At the
+    model's `max_sequence_length` a last token has no hidden state: it is the most probable one.
 
     Args and returns as of `loop.decode`.
     """
@@ -29,10 +30,6 @@ def contrastive_search(model, inputs, prompt, lengths, options, rules):
 def begin(model, inputs, prompt, lengths, options):
     """The state before the first token: that of `loop.begin`, with logits and hidden states."""
     state = loop.begin(model, inputs, prompt, lengths, options)
-    # A candidate is fed before it is chosen, so the cache must have room for it.
-    room = state["last_index"] + 1 - lengths
-    state["limits"] = tf.minimum(state["limits"], room)
-    state["done"] = state["limits"] < 1
     logits, state["cache"], hidden = model.decode_step(prompt, state["cache"], 0, return_hidden=True)
     state["logits"] = tf.cast(tf.gather(logits, lengths - 1, batch_dims=1), tf.float32)  # (b, v)
     state["hidden"] = tf.pad(_unit(hidden), ((0, 0), (0, options.max_new_tokens), (0, 0)))  # (b, t, d)
@@ -59,7 +56,8 @@ def advance(model, state, options, rules):
     rows = tf.shape(tokens)[0]
     hidden = tf.reshape(_unit(hidden), (rows, candidates, hidden.shape[-1]))  # (b, k, d)
     cosine = tf.matmul(hidden, state["hidden"], transpose_b=True)  # (b, k, t)
-    before = tf.sequence_mask(count, tf.shape(cosine)[2])[:, None]
+    before = tf.sequence_mask(count, tf.shape(cosine)[2]) & (count <= state["last_index"])[:, None]
+    before = before[:, None]
     likeness = tf.reduce_max(tf.where(before, cosine, -1.0), axis=-1)
     alpha = options.penalty_alpha
     best = tf.argmax((1 - alpha) * probability - alpha * likeness, axis=1, output_type=tf.int32)  # (b,)

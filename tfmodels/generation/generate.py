@@ -77,15 +77,16 @@ def generate(model, prompts, tokenizer=None, config=None, draft=None, prefix=Non
     """
     config, inputs, rules = prepare(model, prompts, tokenizer, config, options, prefix)
     if draft is not None:
-        check_draft(model, draft, config)
+        check_draft(model, draft, config, inputs)
     # Of a product: a step checks all guesses of a row.
     rows = len(inputs[prompt_names(model)[0]]) * config.rows_a_prompt()
     rows *= 1 if draft is None else config.draft_tokens + 1
     layout = choose_layout(model, rows, config.max_new_tokens, compiled=draft is None)
-    loop = _compiled(model, config, rules, draft, prefix is not None, layout)
+    has_prefix = "prefix_length" in inputs
+    loop = _compiled(model, config, rules, draft, has_prefix, layout)
     result = loop(inputs, number_tensors(config))
     if config.return_attention:
-        pay = _compiled_attention(model, config, rules, prefix is not None)
+        pay = _compiled_attention(model, config, rules, has_prefix)
         result["attention"] = pay(inputs, number_tensors(config), result["token_ids"], result["lengths"])
     return _as_result(result, tokenizer, config, rules)
 
@@ -124,10 +125,14 @@ def prompt_of(model, inputs, rules):
     return ids, tf.reduce_sum(inputs[mask_name], axis=1)
 
 
-def detokenize(tokenizer, token_ids, lengths, rules=None):
-    """The text of each row's first `lengths` tokens, up to the rules' stop strings: strings, (batch,)."""
-    texts = tokenizer.detokenize(tf.RaggedTensor.from_tensor(token_ids, lengths=lengths))
-    return texts if rules is None else rules.cut(texts)
+def detokenize(tokenizer, token_ids, lengths, rules, options):
+    """The text of each row's first `lengths` tokens, up to a stop string of the rules: strings, (batch,).
+
+    Args:
+        options: `Options`, or a `GenerationConfig`.
+    """
+    tokens = tf.RaggedTensor.from_tensor(token_ids, lengths=lengths)
+    return rules.cut(tokenizer.detokenize(tokens), tokens, options)
 
 
 def _compiled(model, config, rules, draft, has_prefix, layout):
@@ -184,7 +189,7 @@ def _as_result(result, tokenizer, config, rules):
     longest = max(result["lengths"].max(), 1)
     texts = None
     if tokenizer is not None:
-        texts = detokenize(tokenizer, result["token_ids"], result["lengths"], rules).numpy()
+        texts = detokenize(tokenizer, result["token_ids"], result["lengths"], rules, config).numpy()
         texts = np.array([text.decode() for text in texts], dtype=object)
     values = {
         "text": texts,

@@ -6,6 +6,7 @@ Shape letters: b rows, t tokens of prompt and text, n new tokens, v vocabulary.
 import tensorflow as tf
 
 from tfmodels.generation import sampling
+from tfmodels.generation.protocol import prompt_names
 from tfmodels.generation.rules import adjust
 
 
@@ -48,8 +49,7 @@ def begin(model, inputs, prompt, lengths, options, spare=0):
     cache, limits, last_index = prefill(model, inputs, prompt, lengths, options, spare)
     state = {"step": tf.constant(0), "last_index": last_index}
     if options.method == "sample":
-        seed = options.repeated(copies).seed
-        state["uniform"] = sampling.uniforms(prompt, lengths, seed, copies, new_tokens)
+        state["uniform"] = uniforms(model, inputs, options, new_tokens)
     cache, prompt, lengths, limits = repeat((cache, prompt, lengths, limits), copies)
     state |= {
         "cache": cache,
@@ -64,6 +64,14 @@ def begin(model, inputs, prompt, lengths, options, spare=0):
     if options.return_scores:
         state["log_probabilities"] = tf.zeros((tf.shape(prompt)[0], new_tokens))
     return state
+
+
+def uniforms(model, inputs, options, steps):
+    """Numbers by which to draw, of each text: float32 (rows, steps)."""
+    ids, mask = (inputs[name] for name in prompt_names(model))
+    copies = options.num_return_sequences
+    seed = options.repeated(copies).seed
+    return sampling.uniforms(ids, tf.reduce_sum(mask, axis=1), seed, copies, steps)
 
 
 def advance(model, state, options, rules):

@@ -31,7 +31,7 @@ def prepare(model, prompts, tokenizer, config, options, prefix=None):
         _check_texts(model, prompts)
         if tokenizer is None:
             raise ValueError("Prompts of text need a tokenizer. Received: tokenizer=None.")
-        inputs = encode_prompts(model, tokenizer, prompts)
+        inputs = encode_prompts(model, tokenizer, prompts, prefixed=prefix is not None)
     if prefix is not None:
         inputs = _with_prefix(model, inputs, tokenizer, prefix)
     max_length = model.config.max_sequence_length
@@ -57,10 +57,28 @@ def _check_texts(model, prompts):
         )
     if not prompts:
         raise ValueError("There must be at least one prompt. Received: none.")
+    check_encodable(prompts, "prompt")
+
+
+def check_encodable(texts, name):
+    """Raises ValueError for a text that is no Unicode, such as of bytes that are no UTF-8."""
+    for i, text in enumerate(texts):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"A {name} must be valid Unicode. Received: {name} {i} with {text[error.start]!r} as its "
+                f"character {error.start}."
+            ) from None
 
 
 def check_tokenizer(model, tokenizer):
-    """Raises ValueError where a tokenizer has ids that the model lacks."""
+    """Raises ValueError where a tokenizer is none, or has ids that the model lacks."""
+    if not hasattr(tokenizer, "vocabulary_size"):
+        raise ValueError(
+            "tokenizer must be one of tfmodels.tokenizers, such as from_pretrained(folder) returns. "
+            f"Received: {tokenizer!r:.100}."
+        )
     for _, field in model.input_pairs.values():
         size = getattr(model.config, field)
         if tokenizer.vocabulary_size > size:
@@ -71,7 +89,7 @@ def check_tokenizer(model, tokenizer):
             )
 
 
-def encode_prompts(model, tokenizer, texts, max_length=None):
+def encode_prompts(model, tokenizer, texts, max_length=None, prefixed=False):
     """Texts to the model's inputs, in graph ops.
 
     An encoder's text has the special tokens of the tokenizer's template around it, and an end in any
@@ -84,14 +102,15 @@ def encode_prompts(model, tokenizer, texts, max_length=None):
         texts: strings, (batch,).
         max_length: int; cuts longer prompts, an encoder's at the end and a decoder's at the
             beginning; None: cuts nothing.
+        prefixed: bool, whether something is put before a decoder's text, which then may be empty.
 
     Returns:
         Dict of ids and mask, int32 (batch, length).
     """
-    return frame_prompts(model, tokenizer, tokenizer.tokenize(texts), max_length)
+    return frame_prompts(model, tokenizer, tokenizer.tokenize(texts), max_length, prefixed)
 
 
-def frame_prompts(model, tokenizer, ids, max_length=None):
+def frame_prompts(model, tokenizer, ids, max_length=None, prefixed=False):
     """Token ids of prompts, int32 ragged (batch, length), to the model's inputs: see `encode_prompts`."""
     before, after = special_ids(tokenizer)
     if is_encoder_decoder(model):
@@ -104,9 +123,10 @@ def frame_prompts(model, tokenizer, ids, max_length=None):
         if max_length is not None:
             ids = ids[:, -(max_length - len(before)) :]
         ids = tf.concat([_column(ids, before), ids], axis=1)
-        empty = tf.cast(ids.row_lengths() == 0, ids.row_splits.dtype)
-        ends = tf.fill(tf.reduce_sum(empty)[None], tokenizer.end_id)
-        ids = tf.concat([tf.RaggedTensor.from_row_lengths(ends, empty), ids], axis=1)
+        if not prefixed:
+            empty = tf.cast(ids.row_lengths() == 0, ids.row_splits.dtype)
+            ends = tf.fill(tf.reduce_sum(empty)[None], tokenizer.end_id)
+            ids = tf.concat([tf.RaggedTensor.from_row_lengths(ends, empty), ids], axis=1)
     mask = tf.ones_like(ids)
     ids_name, mask_name = prompt_names(model)
     return {ids_name: ids.to_tensor(), mask_name: mask.to_tensor()}
@@ -142,16 +162,24 @@ def _check_token_options(model, tokenizer, config):
                 raise ValueError(f"{name} must hold ids below the vocabulary size {size}. Received: {each}.")
 
 
-def check_draft(model, draft, config):
+def check_draft(model, draft, config, inputs):
+    """Raises ValueError for a draft that cannot guess for the model, or not for these inputs."""
     if config.method not in ("greedy", "sample"):
         raise ValueError(f'A draft needs method="greedy" or "sample". Received: method={config.method!r}.')
-    if draft == PROMPT_LOOKUP:
+    most = model.config.max_sequence_length
+    if most is not None and config.draft_tokens >= most:
+        raise ValueError(
+            f"draft_tokens must be below the model's max_sequence_length={most}. "
+            f"Received: {config.draft_tokens}."
+        )
+    if isinstance(draft, str) and draft == PROMPT_LOOKUP:
         return
-    if isinstance(draft, str) or draft.input_pairs != model.input_pairs:
+    if getattr(draft, "input_pairs", None) != model.input_pairs:
         raise ValueError(
             f'draft must be "{PROMPT_LOOKUP}" or a model of the same kind as the one it guesses for. '
-            f"Received: {draft if isinstance(draft, str) else type(draft).__name__}."
+            f"Received: {draft!r:.100}."
         )
+    _check_lengths(inputs[prompt_names(draft)[1]], draft.config.max_sequence_length, "the draft's ")
     for _, field in model.input_pairs.values():
         sizes = [getattr(each.config, field) for each in (draft, model)]
         if sizes[0] != sizes[1]:
@@ -209,12 +237,12 @@ def _array(name, value):
     return array
 
 
-def _check_lengths(mask, max_length):
+def _check_lengths(mask, max_length, whose=""):
     lengths = tf.reduce_sum(mask, axis=1).numpy()
     row = int(lengths.argmax())
     if max_length is not None and lengths[row] > max_length:
         raise ValueError(
-            f"A prompt must not be longer than max_sequence_length={max_length} tokens. "
+            f"A prompt must not be longer than {whose}max_sequence_length={max_length} tokens. "
             f"Received: prompt {row} of {lengths[row]} tokens. Shorten it."
         )
 
@@ -238,17 +266,20 @@ def _with_prefix(model, inputs, tokenizer, prefix):
         prefix = before + tokenizer.tokenize(prefix).numpy().tolist()
     ids_name, mask_name = prompt_names(model)
     size = getattr(model.config, model.input_pairs[ids_name][1])
-    prefix = np.asarray(prefix)
-    if prefix.ndim != 1 or not prefix.size or prefix.min() < 0 or prefix.max() >= size:
+    given, prefix = prefix, np.asarray(prefix)
+    is_ids = prefix.dtype.kind in "iu" and prefix.ndim == 1 and prefix.size
+    if not is_ids or prefix.min() < 0 or prefix.max() >= size:
         raise ValueError(
             f"prefix must be a text or a list of ids below the vocabulary size {size}, not empty. "
-            f"Received: {prefix.tolist()!r}."
+            f"Received: {given!r:.100}."
         )
     # The special tokens before a text stand before the prefix, once.
     ids, mask = (tf.convert_to_tensor(inputs[name])[:, len(before) :] for name in (ids_name, mask_name))
     rows = tf.tile(tf.constant(prefix[None], tf.int32), (ids.shape[0], 1))
-    return {
+    inputs = {
         ids_name: tf.concat([rows, ids], axis=1),
         mask_name: tf.concat([tf.ones_like(rows), mask], axis=1),
-        "prefix_length": tf.constant(prefix.size),
     }
+    # The last token of each row is the first that the loop reads: a prompt may be empty.
+    shared = min(prefix.size, int(tf.reduce_min(tf.reduce_sum(inputs[mask_name], axis=1))) - 1)
+    return inputs | ({"prefix_length": tf.constant(shared)} if shared else {})

@@ -55,20 +55,42 @@ class TokenRules:
             return tf.zeros_like(starts, tf.bool)
         column = tf.range(tf.shape(history)[1])[None] - starts[:, None]
         tokens = tf.ragged.boolean_mask(history, (column >= 0) & (column < tf.reshape(written, (-1, 1))))
-        found = tf.strings.regex_full_match(
-            self.tokenizer.detokenize(tokens), f"(?s).*({_any_of(self.stop_strings)}).*"
-        )
-        return found & (written >= options.min_new_tokens)
+        texts = self.tokenizer.detokenize(tokens)
+        return self._first_stop(texts, tokens, options) < tf.strings.length(texts)
 
-    def cut(self, texts):
-        """Texts up to their first stop string: strings, (b,)."""
+    def cut(self, texts, tokens, options):
+        """Texts up to the first stop string that counts: strings, (b,).
+
+        Args:
+            texts: strings, (b,).
+            tokens: int32 ragged, (b, length), of which the texts are.
+            options: `Options`, or a `GenerationConfig`.
+        """
         if not self.stop_strings:
             return texts
-        return tf.strings.regex_replace(texts, f"(?s)({_any_of(self.stop_strings)}).*", "", False)
+        first = self._first_stop(texts, tokens, options)
+        return tf.strings.substr(texts, tf.zeros_like(first), first)
 
+    def _first_stop(self, texts, tokens, options):
+        """Where the first stop string begins, in bytes, int32 (b,); with none a text's length.
 
-def _any_of(strings):
-    return "|".join(map(re.escape, strings))
+        None counts that ends before the text's `min_new_tokens`-th token.
+        """
+        length = tf.strings.length(texts)
+        least = tf.reshape(options.min_new_tokens, (-1,))  # of all rows, or of as many rows each
+        least = tf.repeat(least, tf.size(texts) // tf.maximum(tf.size(least), 1))
+        early = tf.clip_by_value(least - 1, 0, tf.cast(tokens.row_lengths(), tf.int32))
+        early = tf.RaggedTensor.from_tensor(tokens.to_tensor(), lengths=early)
+        # Without what stands for a character that was cut off.
+        early = tf.strings.regex_replace(self.tokenizer.detokenize(early), r"\x{FFFD}+$", "")
+        before = tf.strings.length(early)
+        first = length
+        for stop in self.stop_strings:
+            start = tf.clip_by_value(before - len(stop.encode()) + 1, 0, length)
+            rest = tf.strings.substr(texts, start, length)
+            kept = tf.strings.regex_replace(rest, f"(?s){re.escape(stop)}.*", "", False)
+            first = tf.minimum(first, start + tf.strings.length(kept))
+        return first
 
 
 def token_rules(model, tokenizer, config):

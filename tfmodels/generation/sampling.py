@@ -11,7 +11,7 @@ def greedy(logits):
 
 
 def uniforms(prompt, lengths, seed, copies, steps):
-    """Numbers by which to draw, which depend on the seed and a row's own prompt alone.
+    """Numbers by which to draw, which depend on the seed and a row's own prompt, or source, alone.
 
     So a prompt gives the same text whatever else is in its batch.
 
@@ -32,10 +32,10 @@ def uniforms(prompt, lengths, seed, copies, steps):
     digest = tf.reduce_sum(ids * power, axis=1)  # (b,)
     digest = tf.repeat(digest, copies) + tf.tile(tf.range(copies, dtype=tf.int64), tf.shape(digest))
     seed = tf.zeros_like(digest) + tf.reshape(tf.cast(seed, tf.int64), (-1,))
-    seeds = tf.stack([seed, digest], axis=1)
+    seeds = tf.pad(tf.stack([seed, digest], axis=1), ((0, 1), (0, 0)))  # none at all it would not map
     return tf.map_fn(
         lambda each: tf.random.stateless_uniform((steps,), each), seeds, fn_output_signature=tf.float32
-    )
+    )[:-1]
 
 
 def sample(logits, uniform, options):

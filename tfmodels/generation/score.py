@@ -4,12 +4,13 @@ Shape letters: b batch, l length, v vocabulary.
 """
 
 import dataclasses
+from numbers import Integral
 
 import numpy as np
 import tensorflow as tf
 
 from tfmodels.generation.config import GenerationConfig
-from tfmodels.generation.prompts import check_tokenizer, special_ids
+from tfmodels.generation.prompts import check_encodable, check_tokenizer, special_ids
 from tfmodels.generation.protocol import compiled, is_encoder_decoder
 from tfmodels.generation.rules import token_rules
 
@@ -82,8 +83,10 @@ def score(model, texts, tokenizer=None, max_length=None, stride=None, tokens_per
         >>> tfmodels.score(model, ["It was a dark and stormy night."], tokenizer).perplexity
     """
     max_length, stride = _window(model, max_length, stride)
-    if tokens_per_batch < 1:
-        raise ValueError(f"tokens_per_batch must be at least 1. Received: {tokens_per_batch}.")
+    if not _is_whole(tokens_per_batch) or tokens_per_batch < 1:
+        raise ValueError(f"tokens_per_batch must be a number from 1 on. Received: {tokens_per_batch!r}.")
+    if not hasattr(texts, "__iter__"):
+        raise ValueError(f"texts must be a str or a list. Received: {texts!r:.100}.")
     if is_encoder_decoder(model):
         rows = _source_target_rows(model, texts, tokenizer, max_length)
         firsts = [1] * len(rows)
@@ -122,6 +125,9 @@ def _result(token_ids, log_probabilities):
 def _window(model, max_length, stride):
     """Checked length of the window, None for no limit, and its stride."""
     own = model.config.max_sequence_length
+    for name, value in {"max_length": max_length, "stride": stride}.items():
+        if value is not None and not _is_whole(value):
+            raise ValueError(f"{name} must be a whole number, or None. Received: {value!r}.")
     if max_length is None:
         max_length = own
     elif max_length < 2 or (own is not None and max_length > own):
@@ -133,6 +139,10 @@ def _window(model, max_length, stride):
     elif stride < 1 or (max_length is not None and stride >= max_length):
         raise ValueError(f"stride must be at least 1 and below max_length={max_length}. Received: {stride}.")
     return max_length, stride
+
+
+def _is_whole(value):
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _spans(length, max_length, stride):
@@ -171,6 +181,7 @@ def _decoder_rows(model, texts, tokenizer):
     before, _ = special_ids(tokenizer)
     before = before or ([tokenizer.end_id] if tokenizer.end_id >= 0 else [])
     texts = _at_least_one([texts] if isinstance(texts, str) else texts)
+    _check_texts(texts)
     rows = [[before + ids] for ids in tokenizer.tokenize(texts).to_list()]
     return rows, [max(len(before), 1)] * len(rows)
 
@@ -179,7 +190,7 @@ def _source_target_rows(model, pairs, tokenizer, max_length):
     """A list of [source ids, target ids] a pair, the target after the start token."""
     pairs = [pairs] if len(pairs) == 2 and all(isinstance(side, str) for side in pairs) else list(pairs)
     for i, pair in enumerate(_at_least_one(pairs)):
-        if isinstance(pair, str) or len(pair) != 2:
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise ValueError(
                 f"An encoder-decoder scores pairs of source and target. Received: texts[{i}]={pair!r}."
             )
@@ -190,7 +201,8 @@ def _source_target_rows(model, pairs, tokenizer, max_length):
         before, after = special_ids(tokenizer)
         if not after or after[-1] != tokenizer.end_id:
             after = [*after, tokenizer.end_id]
-        sides = zip(*pairs, strict=True)
+        sides = list(zip(*pairs, strict=True))
+        _check_texts([text for side in sides for text in side])
         sides = [tokenizer.tokenize(list(side)).to_list() for side in sides]
         rows = [[before + ids + after for ids in row] for row in zip(*sides, strict=True)]
         start = token_rules(model, tokenizer, GenerationConfig()).start_id
@@ -210,13 +222,23 @@ def _at_least_one(texts):
     return texts
 
 
+def _check_texts(texts):
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(
+                "With a tokenizer each text is a str; lists of ids are scored without one. "
+                f"Received: {text!r:.100}."
+            )
+    check_encodable(texts, "text")
+
+
 def _checked_ids(model, ids, side=0):
     ids = np.asarray(ids)
     size = getattr(model.config, list(model.input_pairs.values())[side][1])
     if ids.ndim != 1 or not ids.size or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= size:
         raise ValueError(
             "Without a tokenizer each text is a list of at least one id, each at least 0 and below the "
-            f"vocabulary size {size}. Received: {ids.tolist()!r}."
+            f"vocabulary size {size}. Received: {ids.tolist()!r:.100}."
         )
     return ids.tolist()
 

@@ -6,7 +6,8 @@ Shape letters: b rows, g guesses, j places to decide (g + 1), t tokens of prompt
 import tensorflow as tf
 
 from tfmodels.generation import sampling
-from tfmodels.generation.loop import begin, finish, prefill, put, repeat
+from tfmodels.generation.loop import begin, finish, prefill, put, repeat, uniforms
+from tfmodels.generation.protocol import prompt_names
 from tfmodels.generation.rules import adjust
 
 PROMPT_LOOKUP = "prompt"  # instead of a draft model
@@ -32,10 +33,12 @@ def speculate(model, draft, inputs, prompt, lengths, options, rules):
     state["history"] = tf.pad(state["history"], ((0, 0), (0, guesses + 1)))
     if options.method == "sample":
         # For each place a number to guess by, one to keep or refuse the guess by, one to draw by.
-        uniform = sampling.uniforms(prompt, lengths, options.seed, copies, 3 * (new_tokens + guesses + 1))
+        uniform = uniforms(model, inputs, options, 3 * (new_tokens + guesses + 1))
         state["uniform"] = tf.reshape(uniform, (tf.shape(uniform)[0], -1, 3))  # (b, n + j, 3)
     if draft != PROMPT_LOOKUP:
-        cache, _, state["draft_last"] = prefill(draft, inputs, prompt, lengths, options, guesses)
+        most = draft.config.max_sequence_length  # the prompts' padding may be longer
+        inputs = inputs | {name: inputs[name][:, :most] for name in prompt_names(draft)}
+        cache, _, state["draft_last"] = prefill(draft, inputs, prompt[:, :most], lengths, options, guesses)
         state["draft_cache"] = repeat(cache, copies)
 
     def body(state):

@@ -51,7 +51,13 @@ def classify(model, texts, labels, template, tokenizer, calibrate=True, **option
     Example:
         >>> tfmodels.classify(model, "A fine film.", ["good", "bad"], "{text} It is {label}.", tokenizer)
     """
-    texts, labels = [texts] if isinstance(texts, str) else list(texts), list(labels)
+    texts = _strings("texts", [texts] if isinstance(texts, str) else texts)
+    labels = _strings("labels", labels)
+    if tokenizer is None or not isinstance(template, str):
+        raise ValueError(
+            "classify needs a tokenizer, and a template that is a str. "
+            f"Received: {tokenizer!r:.100}, template={template!r:.100}."
+        )
     parts = re.split(r"(\{text\}|\{label\})", template)
     if sorted(part for part in parts if part in ("{text}", "{label}")) != ["{label}", "{text}"]:
         raise ValueError(f"template must have {{text}} once and {{label}} once. Received: {template!r}.")
@@ -75,6 +81,14 @@ def classify(model, texts, labels, template, tokenizer, calibrate=True, **option
         content_free = probabilities[len(texts) :].mean(axis=0)
         probabilities = _softmax(found[: len(texts)] - np.log(content_free))
     return ClassifyResult([labels[i] for i in probabilities.argmax(axis=1)], probabilities)
+
+
+def _strings(name, values):
+    """Values as a list, if they are several texts."""
+    several = hasattr(values, "__iter__") and not isinstance(values, str)
+    if not several or not all(isinstance(each, str) for each in values):
+        raise ValueError(f"{name} must be a list of str. Received: {values!r:.100}.")
+    return list(values)
 
 
 def _softmax(x):

@@ -23,6 +23,14 @@ GENERATION_FIELDS = (
     "forced_eos_token_id",
     "pad_token_id",
 )
+# Of these what a text may or must hold; not each kind of model knows them.
+_RULES = (
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "suppress_tokens",
+)
 
 
 class Fields:
@@ -38,6 +46,7 @@ class Fields:
         self.values = values
         self.generation = generation or {}
         self._special_ids = values if generation is None else generation
+        self._read = set()  # of the special ids
 
     def get(self, name, default=None):
         """Any value; null counts as left out."""
@@ -100,7 +109,15 @@ class Fields:
             )
         return tuple(word[0] for word in value)
 
+    def ignored_rules(self):
+        """What the checkpoint says of the texts to generate that nothing has read: dict."""
+        names = [name for name in _RULES if name not in self._read]
+        return {
+            name: self._special_ids[name] for name in names if self._special_ids.get(name) not in (None, [])
+        }
+
     def _special(self, name, default=None):
+        self._read.add(name)
         return self._special_ids.get(name, default if self._special_ids is self.values else None)
 
     def rate(self, name, default):

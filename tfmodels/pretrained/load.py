@@ -83,6 +83,10 @@ def from_pretrained(folder_or_id, task=None, dtype=None, **options):
     if fresh or left_out:
         ending = f" Left out: {', '.join(left_out)}." if left_out else ""
         _LOG.warning("%s: fresh: %s.%s", folder, ", ".join(fresh) or "none", ending)
+    if ignored := fields.ignored_rules():
+        ignored = ", ".join(f"{name}={value!r}" for name, value in ignored.items())
+        message = "%s: not used: %s. Give generate bad_words or forced_tokens instead."
+        _LOG.warning(message, folder, ignored)
     with unfilled_variables() as fill_others:
         backbone = (head.backbone_class or architecture.backbone)(config, dtype=dtype)
         model = backbone if head.model is None else head.model(backbone, choice.config)

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tfmodels.generation.config import Options
+from tfmodels.generation.config import LEAST, Options
 from tfmodels.serving.signatures import checked
 
 _ANY = ("max_new_tokens", "min_new_tokens", "repetition_penalty", "presence_penalty", "frequency_penalty")
@@ -17,14 +17,14 @@ _OF_METHOD = {
 _RULES = {
     "max_new_tokens": ("from 1 to {most}", lambda x, most: (x >= 1) & (x <= most)),
     "min_new_tokens": ("from 0 to {most}", lambda x, most: (x >= 0) & (x <= most)),
-    "repetition_penalty": ("above 0 (1: none)", lambda x, most: x > 0),
+    "repetition_penalty": ("above 0 (1: none)", lambda x, most: x >= LEAST),
     "presence_penalty": ("finite (0: none)", lambda x, most: x == x),
     "frequency_penalty": ("finite (0: none)", lambda x, most: x == x),
-    "temperature": ("above 0", lambda x, most: x > 0),
+    "temperature": ("above 0 (at least 1e-30)", lambda x, most: x >= LEAST),
     "top_k": ("at least 0 (0: all tokens)", lambda x, most: x >= 0),
-    "top_p": ("above 0 and at most 1 (1: all tokens)", lambda x, most: (x > 0) & (x <= 1)),
+    "top_p": ("above 0 and at most 1 (1: all tokens)", lambda x, most: (x >= LEAST) & (x <= 1)),
     "min_p": ("from 0 (all tokens) to 1", lambda x, most: (x >= 0) & (x <= 1)),
-    "typical_p": ("above 0 and at most 1 (1: all tokens)", lambda x, most: (x > 0) & (x <= 1)),
+    "typical_p": ("above 0 and at most 1 (1: all tokens)", lambda x, most: (x >= LEAST) & (x <= 1)),
     "seed": ("from 0 to 2 ** 31 - 1", lambda x, most: x >= 0),
     "penalty_alpha": ("from 0 to 1", lambda x, most: (x >= 0) & (x <= 1)),
     "length_penalty": ("finite (0: none)", lambda x, most: x == x),

@@ -78,6 +78,9 @@ class TextGeneration:
         in_place = not self.jit_compile
         return generate_ids(self.model, inputs, options, self.rules, layout=layout, in_place=in_place)
 
+    def _texts(self, result, options):
+        return detokenize(self.tokenizer, result["token_ids"], result["lengths"], self.rules, options)
+
     def _default(self):
         options = Options(self.config, self.config.numbers())
 
@@ -90,7 +93,7 @@ class TextGeneration:
         def serve(text):
             inputs, _ = self._prompts(text)
             result = compiled(self._bucketed(inputs)) if self.jit_compile else loop(inputs)
-            texts = detokenize(self.tokenizer, result["token_ids"], result["lengths"])
+            texts = self._texts(result, self.config)
             copies = self.config.num_return_sequences
             return {"text": texts if copies == 1 else tf.reshape(texts, (-1, copies))}
 
@@ -113,7 +116,7 @@ class TextGeneration:
             options = numbers.options(tensors, tf.size(text))
             inputs, truncated = self._prompts(text)
             result = self._ids(inputs, options)
-            texts = detokenize(self.tokenizer, result["token_ids"], result["lengths"])
+            texts = self._texts(result, options)
             longest = tf.reduce_max(tf.concat([result["lengths"], [1]], 0))
             flat = {
                 "text": texts,
@@ -218,7 +221,7 @@ def text_signatures(tokenizer):
     def back(token_ids, lengths):
         fine = (lengths >= 0) & (lengths <= tf.shape(token_ids)[1])
         lengths = checked(lengths, (fine, "lengths must be from 0 to the width of token_ids.", lengths))
-        return {"text": detokenize(tokenizer, token_ids, lengths)}
+        return {"text": tokenizer.detokenize(tf.RaggedTensor.from_tensor(token_ids, lengths=lengths))}
 
     return {
         "tokenize": Signature(
