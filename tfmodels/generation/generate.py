@@ -125,14 +125,10 @@ def prompt_of(model, inputs, rules):
     return ids, tf.reduce_sum(inputs[mask_name], axis=1)
 
 
-def detokenize(tokenizer, token_ids, lengths, rules, options):
-    """The text of each row's first `lengths` tokens, up to a stop string of the rules: strings, (batch,).
-
-    Args:
-        options: `Options`, or a `GenerationConfig`.
-    """
+def detokenize(tokenizer, token_ids, lengths, rules, min_new_tokens):
+    """The text of each row's first `lengths` tokens, up to a stop string of the rules: strings, (batch,)."""
     tokens = tf.RaggedTensor.from_tensor(token_ids, lengths=lengths)
-    return rules.cut(tokenizer.detokenize(tokens), tokens, options)
+    return rules.cut(tokenizer.detokenize(tokens), tokens, min_new_tokens)
 
 
 def _compiled(model, config, rules, draft, has_prefix, layout):
@@ -189,7 +185,8 @@ def _as_result(result, tokenizer, config, rules):
     longest = max(result["lengths"].max(), 1)
     texts = None
     if tokenizer is not None:
-        texts = detokenize(tokenizer, result["token_ids"], result["lengths"], rules, config).numpy()
+        ids, lengths = result["token_ids"], result["lengths"]
+        texts = detokenize(tokenizer, ids, lengths, rules, config.min_new_tokens).numpy()
         texts = np.array([text.decode() for text in texts], dtype=object)
     values = {
         "text": texts,

@@ -56,41 +56,46 @@ class TokenRules:
         column = tf.range(tf.shape(history)[1])[None] - starts[:, None]
         tokens = tf.ragged.boolean_mask(history, (column >= 0) & (column < tf.reshape(written, (-1, 1))))
         texts = self.tokenizer.detokenize(tokens)
-        return self._first_stop(texts, tokens, options) < tf.strings.length(texts)
+        least = options.min_new_tokens if "min_new_tokens" in options.active else 0
+        return self._first_stop(texts, tokens, least) < tf.strings.length(texts)
 
-    def cut(self, texts, tokens, options):
+    def cut(self, texts, tokens, min_new_tokens):
         """Texts up to the first stop string that counts: strings, (b,).
 
         Args:
             texts: strings, (b,).
             tokens: int32 ragged, (b, length), of which the texts are.
-            options: `Options`, or a `GenerationConfig`.
+            min_new_tokens: int scalar, or tensor (n, 1), of n rows with as many texts each.
         """
         if not self.stop_strings:
             return texts
-        first = self._first_stop(texts, tokens, options)
+        first = self._first_stop(texts, tokens, min_new_tokens)
         return tf.strings.substr(texts, tf.zeros_like(first), first)
 
-    def _first_stop(self, texts, tokens, options):
+    def _first_stop(self, texts, tokens, min_new_tokens):
         """Where the first stop string begins, in bytes, int32 (b,); with none a text's length.
 
         None counts that ends before the text's `min_new_tokens`-th token.
         """
-        length = tf.strings.length(texts)
-        least = tf.reshape(options.min_new_tokens, (-1,))  # of all rows, or of as many rows each
-        least = tf.repeat(least, tf.size(texts) // tf.maximum(tf.size(least), 1))
-        early = tf.clip_by_value(least - 1, 0, tf.cast(tokens.row_lengths(), tf.int32))
-        early = tf.RaggedTensor.from_tensor(tokens.to_tensor(), lengths=early)
-        # Without what stands for a character that was cut off.
-        early = tf.strings.regex_replace(self.tokenizer.detokenize(early), r"\x{FFFD}+$", "")
-        before = tf.strings.length(early)
-        first = length
+        first = length = tf.strings.length(texts)
+        has_least = tf.is_tensor(min_new_tokens) or min_new_tokens > 1
+        before = self._early_length(texts, tokens, min_new_tokens) if has_least else tf.zeros_like(length)
         for stop in self.stop_strings:
             start = tf.clip_by_value(before - len(stop.encode()) + 1, 0, length)
             rest = tf.strings.substr(texts, start, length)
             kept = tf.strings.regex_replace(rest, f"(?s){re.escape(stop)}.*", "", False)
             first = tf.minimum(first, start + tf.strings.length(kept))
         return first
+
+    def _early_length(self, texts, tokens, min_new_tokens):
+        """The bytes of each text's tokens before the `min_new_tokens`-th: int32 (b,)."""
+        least = tf.reshape(tf.cast(min_new_tokens, tf.int32), (-1,))
+        least = tf.repeat(least, tf.size(texts) // tf.maximum(tf.size(least), 1))
+        early = tf.clip_by_value(least - 1, 0, tf.cast(tokens.row_lengths(), tf.int32))
+        early = tf.RaggedTensor.from_tensor(tokens.to_tensor(), lengths=early)
+        # Without what stands for a character that was cut off.
+        early = tf.strings.regex_replace(self.tokenizer.detokenize(early), r"\x{FFFD}+$", "")
+        return tf.strings.length(early)
 
 
 def token_rules(model, tokenizer, config):

@@ -67,7 +67,8 @@ def _pieces(model, inputs, tokenizer, config, rules):
     while not state["done"][0]:
         state = step(state, weights, numbers)
         tokens = state["history"][:, state["lengths"][0] :]
-        text = detokenize(tokenizer, tokens, state["count"], rules, config)[0].numpy().decode()
+        text = detokenize(tokenizer, tokens, state["count"], rules, config.min_new_tokens)
+        text = text[0].numpy().decode()
         if not state["done"][0]:
             text = _certain(text, rules.stop_strings)
         if len(text) > len(given) and text.startswith(given):

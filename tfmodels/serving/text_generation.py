@@ -79,7 +79,8 @@ class TextGeneration:
         return generate_ids(self.model, inputs, options, self.rules, layout=layout, in_place=in_place)
 
     def _texts(self, result, options):
-        return detokenize(self.tokenizer, result["token_ids"], result["lengths"], self.rules, options)
+        ids, lengths = result["token_ids"], result["lengths"]
+        return detokenize(self.tokenizer, ids, lengths, self.rules, options.min_new_tokens)
 
     def _default(self):
         options = Options(self.config, self.config.numbers())
