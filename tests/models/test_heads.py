@@ -241,6 +241,12 @@ def test_labels_and_pooling_are_completed():
     assert classifier(lambda: small_bert(pooler=False)).config.pooling == "first"
 
 
+def test_fields_of_the_config_may_stand_alone():
+    """`num_labels=3` was taken, and gave two."""
+    assert SequenceClassifier(small_bert(), num_labels=3).output_shape == (None, 3)
+    assert TokenClassifier(small_bert(), labels=["O", "B", "I"]).config.num_labels == 3
+
+
 def test_frozen_backbone():
     model = classifier()
     model.backbone.trainable = False
@@ -258,6 +264,11 @@ def test_frozen_backbone():
         (lambda: classifier(labels=["a", 3]), r"labels must be strings.*\['a', 3\]"),
         (lambda: classifier(labels=["a"], num_labels=2), r"num_labels=2, labels=\['a'\]"),
         (lambda: classifier(small_gpt2, pooling="pooler"), r"needs a backbone that has a pooler.*GPT2"),
+        (lambda: SequenceClassifier(small_bert(), labels_number=3), r"Received: labels_number=3"),
+        (
+            lambda: SequenceClassifier(small_bert(), SequenceClassifierConfig(), num_labels=3),
+            r"takes a SequenceClassifierConfig, .*Received: num_labels=3",
+        ),
         (lambda: SentenceEmbedderConfig(temperature=0.0), r"temperature=0.0"),
         (lambda: QuestionAnsweringModelConfig(dropout=-1.0), r"dropout must be.*-1.0"),
         (lambda: evaluate(classifier(), IDS, IDS), r"must be int, \(batch,\). Received: shape \(4, 5\)"),

@@ -6,7 +6,7 @@ import pytest
 from tests.checks import check_model
 from tests.reference import transformer as reference
 from tests.reference import weights as read
-from tfmodels.models import GPT2Config, TransformerConfig, bert, gpt2, transformer
+from tfmodels.models import GPT2, GPT2Config, TransformerConfig, bert, gpt2, transformer
 
 ATOL = 1e-5  # float32, 2 layers, logits of the order of 1
 SMALL = dict(num_layers=2, num_heads=3, hidden_dim=12, intermediate_dim=11, max_sequence_length=9)
@@ -154,6 +154,10 @@ def test_a_mask_may_be_left_out():
         (lambda: small_gpt2()({"token_ids": [[13]]}), r"token_ids.*size 13.*Received: 13"),
         (lambda: small_gpt2()({"token_ids": [[-1]]}), r"Received: -1"),
         (lambda: small_gpt2()({"token_ids": np.zeros((1, 10))}), r"=9.*length=10"),
+        (
+            lambda: GPT2(small_gpt2().config, vocabulary=9),
+            r"GPT2 takes a GPT2Config, .*Received: vocabulary=9",
+        ),
         (lambda: bert("tiny", position_offset="x"), r"position_offset must be one of.*'x'"),
         (
             lambda: small_bert()({"token_ids": [[1]], "segment_ids": [[2]]}),

@@ -125,6 +125,14 @@ class TransformerModel(VocabularyModel):
     stepping = staticmethod(stepping)
     put_in_cache = staticmethod(put)
 
+    def __init__(self, inputs, outputs, **kwargs):
+        for name in kwargs.keys() - {"name", "trainable"}:  # Keras would take it, and do nothing with it
+            raise ValueError(
+                f"{type(self).__name__} takes a {self.config_class.__name__}, dtype, name and trainable. "
+                f"Received: {name}={kwargs[name]!r:.100}. Put what else it shall be into the config."
+            )
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+
     def __call__(self, inputs, *args, **kwargs):
         return super().__call__(self.complete_inputs(inputs), *args, **kwargs)
 

@@ -29,14 +29,17 @@ class HeadModel(TransformerModel):
         config: an instance of the subclass's `config_class`; None: its defaults.
         dtype: Keras dtype policy of the head; None: the backbone's. A head that is made from its own
             config gives the backbone its policy.
-        **kwargs: `name`, `trainable` of the Keras model.
+        **kwargs: `name`, `trainable` of the Keras model; without a config its fields too.
     """
 
     answers = None
 
     def __init__(self, backbone, config=None, dtype=None, **kwargs):
         self.backbone = backbone
-        self.config = self.complete_config(self.config_class() if config is None else config)
+        if config is None:
+            names = {field.name for field in dataclasses.fields(self.config_class)} & kwargs.keys()
+            config = self.config_class(**{name: kwargs.pop(name) for name in names})
+        self.config = self.complete_config(config)
         dtype = keras.dtype_policies.get(dtype or backbone.dtype_policy)
         self.make_layers(dtype)
         inputs = {name: self.make_input(name) for name in backbone.input}
