@@ -6,10 +6,12 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import yaml
 
 import tfmodels
+from tests.reference.weights import randomise
 from tfmodels.cli import main
 from tfmodels.cli.baselines import dictionary_translate
 from tfmodels.cli.run_folder import check_same_config, start_run
@@ -329,6 +331,30 @@ def test_lines_end_where_files_say(tmp_path, capsys, monkeypatch):
     path.write_text("")
     with pytest.raises(ValueError, match="texts.txt' must have at least one line"):  # and reads nothing else
         read_prompts([], str(path))
+
+
+def test_perplexity_is_of_the_first_reference(tmp_path, capsys, monkeypatch):
+    """What a decoder reads before it is no part of the text."""
+    text = ["In the beginning God created the heaven and the earth."]
+    tokenizer = tfmodels.tokenizers.BytePairTokenizer.train(text * 3, vocabulary_size=290)
+    model = tfmodels.models.gpt2("tiny", vocabulary_size=290, **TINY)
+    randomise(model, seed=2, scale=0.3)
+    monkeypatch.setattr("tfmodels.cli.run.load_run", lambda folder: (model, tokenizer))
+    path = tmp_path / "references.txt"
+    path.write_text("In the\tbeginning\tend\nGod\tcreated the heaven\tdid\n")
+    nats, tokens = 0.0, 0
+    for prompt, reference in (("In the", " beginning"), ("God", " created the heaven")):
+        before, after = (tokenizer.tokenize(part).numpy().tolist() for part in (prompt, reference))
+        ids = np.array([[tokenizer.end_id, *before, *after]])
+        logits = np.asarray(model({"token_ids": ids}), "float64")[0]
+        chances = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        nats -= sum(chances[i, ids[0, i + 1]] for i in range(len(before), len(before) + len(after)))
+        tokens += len(after)
+    arguments = ["--run", "run", "--metrics", "[perplexity, bits_per_byte]"]
+    assert main(["evaluate", str(path), *arguments]) == 0
+    perplexity, bits = (float(line.split()[1]) for line in capsys.readouterr().out.strip().splitlines())
+    assert perplexity == pytest.approx(np.exp(nats / tokens), rel=1e-4)
+    assert bits == pytest.approx(nats / np.log(2) / len("beginningcreated the heaven"), abs=1e-3)
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -40,6 +40,27 @@ def test_contrastive_search(decoder):  # noqa: F811
     assert [row[:4] for row in found] != plain
 
 
+def test_contrastive_search_keeps_the_rules(decoder):  # noqa: F811
+    """With fewer words left than there are candidates it chooses among those that are."""
+    prompts = padded(np.random.default_rng(0).integers(0, 13, (40, 3)).tolist())
+    options = dict(method="contrastive", penalty_alpha=1.0, top_k=4, max_new_tokens=5, stop=(4,))
+    free = generate(decoder, prompts, **options)
+    assert set(free.token_ids.ravel()) - {4, 9} and (free.lengths < 5).any()
+    bans = tuple((word,) for word in range(13) if word not in (4, 9))
+    found = generate(decoder, prompts, bad_words=bans, min_new_tokens=3, forced_tokens=(9, 9), **options)
+    assert set(found.token_ids.ravel()) <= {0, 4, 9} and (found.lengths >= 3).all()
+    assert (found.token_ids[:, :3] == 9).all()
+
+
+def test_groups_pay_alike_at_the_limit(decoder):  # noqa: F811
+    """A group may end with the token with which the one before has ended, also at the last step."""
+    options = dict(method="diverse_beam", num_beams=2, num_return_sequences=2, diversity_penalty=3.0)
+    prompts = padded(np.random.default_rng(1).integers(0, 13, (40, 3)).tolist())
+    short, long = (generate(decoder, prompts, max_new_tokens=n, stop=(4, 9, 11), **options) for n in (1, 2))
+    both_end = (long.lengths == 1).all(axis=1)
+    assert both_end.any() and (short.end_reason[both_end] == "stop").all()
+
+
 @pytest.mark.parametrize("forced", [(), (4,)])
 def test_diverse_beams(decoder, forced):  # noqa: F811
     """Three groups of one beam each: greedy search that pays for the tokens of the groups before.

@@ -88,6 +88,18 @@ def test_stop_strings(method, stop, words, decoder):
     assert signature.traced()(text=tf.constant([], tf.string), **numbers_of(signature))["text"].shape[0] == 0
 
 
+def test_xla_draws_the_same_numbers(words, decoder):
+    options = {"max_new_tokens": 6, "method": "sample", "top_k": 9, "top_p": 0.9, "seed": 3}
+    config = make_generation_config(None, options)
+    signature = TextGeneration(decoder, words, config, jit_compile=True).signatures(["serving_default"])
+    texts = ["In the", "God", "x"]
+    found = signature["serving_default"].traced()(text=tf.constant(texts))["text"].numpy()
+    assert np.vectorize(bytes.decode)(found).tolist() == tfmodels.generate(decoder, texts, words, config).text
+    config = make_generation_config(config, {"stop": ("God",)})
+    with pytest.raises(ValueError, match="XLA has no strings.*jit_compile=True with stop strings, 'God'"):
+        TextGeneration(decoder, words, config, jit_compile=True)
+
+
 def numbers_of(signature):
     return {n: tf.constant([x], signature.inputs[n].dtype) for n, x in signature.defaults.items()}
 

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 
+import numpy as np
+
 from tfmodels.cli.lines import read_lines
 
 LIKELIHOODS = ("perplexity", "bits_per_byte")
@@ -19,7 +21,8 @@ class EvaluateConfig:
         answers: a file of answers, a line each, to score; or
         run: a run folder, whose model answers. One of the two is needed.
         metrics: bleu, chrf, rouge1, rouge2, rougeL, exact_match, f1; and of a model perplexity and
-            bits_per_byte, of the first reference. Left out: those that fit.
+            bits_per_byte, of the first reference; a decoder reads it after its prompt and a blank. Left
+            out: those that fit.
         resamples: samples of the bootstrap, for 95% intervals.
         seed: of the bootstrap.
         batch_size: texts that are generated at once.
@@ -137,16 +140,20 @@ def _likelihoods(config, model, tokenizer, rows, pairs):
     import tfmodels
     from tfmodels.evaluation import evaluate_log_likelihoods
 
-    scored = [(row[0], row[1]) for row in rows] if pairs else ["\t".join(row) for row in rows]
-    if not any("".join(text) for text in scored):
+    texts = [row[0] if len(row) == 1 else row[1] for row in rows]
+    if not any(texts):
         raise ValueError(f"{config.references!r} must have a text. Received: {len(rows)} empty lines.")
-    result = tfmodels.score(model, scored, tokenizer)
+    # What stands before a text of a decoder is scored alone too, and taken off.
+    prompts = [] if pairs else [row[0] for row in rows if len(row) > 1]
+    scored = [(row[0], row[1]) if pairs else " ".join(row[:2]) for row in rows]
+    result = tfmodels.score(model, scored + prompts, tokenizer)
+    likelihoods, counts = result.log_likelihood, np.array([len(ids) for ids in result.token_ids])
+    prompted = [i for i, row in enumerate(rows) if len(row) > 1 and not pairs]
+    for values in (likelihoods, counts):
+        values[prompted] -= values[len(rows) :]
+    sizes = [len(text.encode()) for text in texts]
     return evaluate_log_likelihoods(
-        result.log_likelihood,
-        [len(ids) for ids in result.token_ids],
-        [len((text[1] if pairs else text).encode()) for text in scored],
-        config.resamples,
-        config.seed,
+        likelihoods[: len(rows)], counts[: len(rows)], sizes, config.resamples, config.seed
     )
 
 

@@ -146,7 +146,8 @@ class _Group:
             **histories,
         }
         ended = _best(self.size, **{name: tf.concat([ended[name], new[name]], 1) for name in ended})
-        open_ = _best(self.size, score=tf.where(ends, _NEVER, score), parent=parent, token=token, **histories)
+        score = tf.where(stopped, _NEVER, score)
+        open_ = _best(self.size, score=score, parent=parent, token=token, **histories)
         parent, token = open_.pop("parent"), open_.pop("token")
         attainable = self._penalised(open_["score"][:, :1], step + 1)[:, 0]
         worst = tf.reduce_min(ended["score"], axis=1)

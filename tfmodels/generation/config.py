@@ -54,8 +54,8 @@ class GenerationConfig:
             this probability (Meister et al. 2023, section 3); 1: among all.
         num_beams: int, of beam search.
         num_beam_groups: int, of diverse beam search: each has its share of the beams.
-        diversity_penalty: float, taken off a token's score for each beam of the groups before that has
-            it at the same step.
+        diversity_penalty: float, taken off a token's score for each beam of the groups before that goes on
+            with it at the same step.
         penalty_alpha: float, of contrastive search: the weight of the likeness to the tokens before, from
             0 (greedy) to 1.
         length_penalty: float; a beam's score is its log-probability / length ** length_penalty: above 0

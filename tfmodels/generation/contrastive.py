@@ -60,7 +60,10 @@ def advance(model, state, options, rules):
     before = before[:, None]
     likeness = tf.reduce_max(tf.where(before, cosine, -1.0), axis=-1)
     alpha = options.penalty_alpha
-    best = tf.argmax((1 - alpha) * probability - alpha * likeness, axis=1, output_type=tf.int32)  # (b,)
+    value = (1 - alpha) * probability - alpha * likeness
+    # Of fewer than `top_k` tokens that may stand the rest are none.
+    value = tf.where(tf.gather(scores, tokens, batch_dims=1) > -float("inf"), value, -float("inf"))
+    best = tf.argmax(value, axis=1, output_type=tf.int32)  # (b,)
     chosen = tf.range(rows) * candidates + best
     position = tf.range(tf.shape(cosine)[2])[None, :, None] == count[:, None, None]  # (b, t, 1)
     new = {

@@ -26,16 +26,31 @@ def uniforms(prompt, lengths, seed, copies, steps):
         float32 tensor, (batch * copies, steps), from 0 to below 1.
     """
     real = tf.sequence_mask(lengths, tf.shape(prompt)[1])
-    # A polynomial of the ids modulo 2^64; the random generator mixes its bits.
+    # A polynomial of the ids modulo 2^64, of which the bits are mixed below.
     power = tf.math.cumprod(tf.fill(tf.shape(prompt), tf.constant(0x5851F42D4C957F2D, tf.int64)), axis=1)
     ids = tf.cast(tf.where(real, prompt + 1, 0), tf.int64)
     digest = tf.reduce_sum(ids * power, axis=1)  # (b,)
     digest = tf.repeat(digest, copies) + tf.tile(tf.range(copies, dtype=tf.int64), tf.shape(digest))
-    seed = tf.zeros_like(digest) + tf.reshape(tf.cast(seed, tf.int64), (-1,))
-    seeds = tf.pad(tf.stack([seed, digest], axis=1), ((0, 1), (0, 0)))  # none at all it would not map
-    return tf.map_fn(
-        lambda each: tf.random.stateless_uniform((steps,), each), seeds, fn_output_signature=tf.float32
-    )[:-1]
+    seed = tf.reshape(tf.cast(seed, tf.int64), (-1,))
+    # SplitMix64 (Steele et al. 2014, figure 16). TensorFlow's generators give other numbers under XLA.
+    start = _mixed(_mixed(seed) + digest)[:, None]
+    numbers = _mixed(start + tf.range(1, tf.cast(steps, tf.int64) + 1)[None] * _signed(0x9E3779B97F4A7C15))
+    return tf.cast(_shifted(numbers, 40), tf.float32) * 2.0**-24  # as many bits as a float holds
+
+
+def _mixed(x):
+    x = (x ^ _shifted(x, 30)) * _signed(0xBF58476D1CE4E5B9)
+    x = (x ^ _shifted(x, 27)) * _signed(0x94D049BB133111EB)
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x, places):
+    """An int64 as without a sign, shifted to the right."""
+    return tf.bitwise.right_shift(x, places) & (2 ** (64 - places) - 1)
+
+
+def _signed(number):
+    return number - 2**64
 
 
 def sample(logits, uniform, options):

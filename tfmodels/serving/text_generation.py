@@ -44,6 +44,11 @@ class TextGeneration:
         self.max_length = max_length or own or _DEFAULT_MAX_LENGTH
         self.numbers = Numbers(config, max(own or 2 * _DEFAULT_MAX_LENGTH, config.max_new_tokens))
         self.rules = token_rules(model, tokenizer, config)
+        if jit_compile and config.stop_strings:
+            raise ValueError(
+                "XLA has no strings. Received: jit_compile=True with stop strings, "
+                f"{', '.join(map(repr, config.stop_strings))}. Leave out one of them."
+            )
         self.jit_compile = jit_compile
         before, after = special_ids(tokenizer)
         ends = after and after[-1] == tokenizer.end_id
