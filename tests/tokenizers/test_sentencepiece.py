@@ -1,5 +1,7 @@
 """SentencePiece in graph against the sentencepiece library."""
 
+import io
+
 import keras
 import numpy as np
 import pytest
@@ -38,6 +40,21 @@ def test_special_ids_vanish_and_inputs_may_be_lists(tokenizer):
     assert tokenizer.detokenize(padded).numpy() == [b"Jesus wept."]
     assert tokenizer.detokenize(np.array(ids)).numpy() == b"Jesus wept."
     assert tokenizer.detokenize([ids, ids[:1]]).shape == (2,)
+
+
+def test_llamas_special_ids_pad_with_the_end_token():
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["hello world"] * 50), model_writer=model, vocab_size=267, byte_fallback=True,
+        minloglevel=2,
+    )  # fmt: skip
+    library = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    tokenizer = SentencePieceTokenizer(model.getvalue())
+    assert (library.pad_id(), tokenizer.pad_id, tokenizer.end_id) == (-1, 2, 2)
+    batch = tokenizer.encode(["hello", "hello world"])
+    rows = [[*library.encode(text), 2] for text in ("hello", "hello world")]
+    assert batch["token_ids"].numpy().tolist() == tf.ragged.constant(rows).to_tensor(2).numpy().tolist()
+    assert batch["padding_mask"].numpy().sum(1).tolist() == [len(row) for row in rows]
 
 
 def test_works_in_tf_data_after_the_seed_is_set(tokenizer):

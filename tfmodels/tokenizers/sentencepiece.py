@@ -22,6 +22,8 @@ class SentencePieceTokenizer(Tokenizer):
         special_tokens: list of str, tokens that are found in the text before all else; those that the
             vocabulary lacks get the next ids.
         pad_token, unknown_token, start_token, end_token, mask_token: str; None: the model's own, if any.
+            A vocabulary without padding, like Llama 2's, is padded with its end token, which the padding
+            mask hides.
         template: (str, str), where special tokens stand around one text and two; None: the end token
             after each text.
 
@@ -66,6 +68,8 @@ class SentencePieceTokenizer(Tokenizer):
             setattr(self, f"{role}_id", self._vocabulary.get(token, -1))
         if self.start_id < 0:
             self.start_id = self.pad_id
+        if self.pad_id < 0:
+            self.pad_id = self.end_id
         if template is None:
             end = self._roles["end"] if self.end_id >= 0 else ""
             template = (f"$A {end}", f"$A {end} $B {end}")
