@@ -207,6 +207,14 @@ def test_bad_training_text(texts, size, message):
         BytePairTokenizer.train(texts, size)
 
 
+@pytest.mark.parametrize("text, size", [("a", 300), ("hello world", 257)])
+def test_training_without_a_merge(text, size):
+    tokenizer = BytePairTokenizer.train([text], size)
+    assert tokenizer.vocabulary_size == 257
+    assert tokenizer.detokenize(tokenizer.tokenize(text)).numpy() == text.encode()
+    assert len(tokenizer.tokenize(text)) == len(text)
+
+
 def test_bad_vocabularies(bpe):
     config = bpe._config
     with pytest.raises(ValueError, match="lacks 'zq'"):

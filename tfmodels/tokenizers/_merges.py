@@ -31,8 +31,9 @@ class Merges(tf.Module):
         super().__init__(name=name)
         keys = [left << 32 | right for left, right in pairs]
         values = [rank << 32 | new for rank, new in enumerate(merged)]
-        # A pair given twice keeps its last rank, as in the tokenizers library.
-        table = dict(zip(keys, values, strict=True))
+        # A pair given twice keeps its last rank, as in the tokenizers library. No pair has the key -1, which
+        # is there since a table may not be empty.
+        table = {-1: _NO_MERGE} | dict(zip(keys, values, strict=True))
         self._table = tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(
                 tf.constant(list(table.keys()), tf.int64), tf.constant(list(table.values()), tf.int64)
