@@ -161,6 +161,46 @@ def test_folder_of_roberta_without_tokenizer_json(bpe, tmp_path):
     assert tokenizer.encode(["a <mask>"])["token_ids"].numpy().tolist() == [[0, word, blank, 4, 1]]
 
 
+def test_added_tokens_of_a_folder_without_tokenizer_json(bpe, tmp_path):
+    """Ids as transformers 5 gives them: those of the files, and then the next ones in its order of roles."""
+    config = bpe._config
+    (tmp_path / "vocab.json").write_text(json.dumps(config.vocabulary))
+    (tmp_path / "merges.txt").write_text("\n".join(" ".join(pair) for pair in config.merges))
+    (tmp_path / "added_tokens.json").write_text('{"<tool>": 901, "<user>": 900}')
+    flags = {"lstrip": True, "rstrip": False, "single_word": False, "normalized": False, "special": True}
+    named = {"additional_special_tokens": ["<user>", "<new>"], "cls_token": "<c>", "pad_token": "<pad>"}
+    added = {"added_tokens_decoder": {"907": {"content": "<left>", **flags}}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(named | added))
+    tokenizer = BytePairTokenizer.from_pretrained(tmp_path)
+    (a,) = bpe.tokenize("a").numpy().tolist()
+    ids = tokenizer.tokenize("<user>a<tool>a <left><pad><c><new>").numpy().tolist()
+    assert ids == [900, a, 901, a, 907, 908, 909, 910]
+    assert (tokenizer.pad_id, tokenizer.start_id) == (908, 909)
+    # A token of added_tokens.json that no file calls special stays in the text.
+    assert tokenizer.detokenize(ids).numpy() == b"a<tool>a"
+    tokenizer.save_pretrained(tmp_path / "new")
+    again = BytePairTokenizer.from_pretrained(tmp_path / "new")
+    assert again.tokenize("<user>a<tool>a <left><pad><c><new>").numpy().tolist() == ids
+    assert again.detokenize(ids).numpy() == b"a<tool>a"
+    library = tokenizers.Tokenizer.from_file(str(tmp_path / "new" / "tokenizer.json"))
+    assert library.decode(ids) == "a<tool>a"
+    added["added_tokens_decoder"]["907"]["rstrip"] = True
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(named | added))
+    with pytest.raises(
+        ValueError, match="tokenizer_config.json: .*rstrip of the added token '<left>'.*Set rstrip"
+    ):
+        BytePairTokenizer.from_pretrained(tmp_path)
+
+
+def test_special_tokens_that_tokenizer_json_lacks(bpe, tmp_path):
+    bpe.save(tmp_path / "tokenizer.json")
+    named = {"additional_special_tokens": ["<user>", "<bot>"], "pad_token": "<pad>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(named))
+    tokenizer = BytePairTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.tokenize("<user><bot><pad>").numpy().tolist() == [901, 902, 900]
+    assert tokenizer.pad_id == 900
+
+
 def test_inputs_scalar_list_and_empty(bpe):
     ids = bpe.tokenize("Jesus wept.")
     assert ids.shape.rank == 1 and ids.numpy().tolist() == bpe.tokenize(["Jesus wept."]).to_list()[0]

@@ -131,6 +131,24 @@ def test_vocabulary_file_with_its_options(vocabulary, tmp_path):
     assert config["do_lower_case"] is False and config["cls_token"] == "[CLS]"
 
 
+def test_added_tokens_of_a_folder_without_tokenizer_json(vocabulary, tmp_path):
+    size = len(vocabulary)
+    tokens = sorted(vocabulary, key=vocabulary.get)
+    (tmp_path / "vocab.txt").write_text("\n".join([*tokens, ""]))
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<user>": size}))
+    config = {"additional_special_tokens": ["<user>", "<new>"]}
+    config["added_tokens_decoder"] = {str(size + 3): {"content": "<Bot>", "special": True}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = WordPieceTokenizer.from_pretrained(tmp_path)
+    ids = tokenizer.tokenize("<user> jesus <Bot><new>").numpy().tolist()
+    assert ids == [size, vocabulary["jesus"], size + 3, size + 4]
+    assert tokenizer.detokenize(ids).numpy().strip() == b"jesus"
+    config["additional_special_tokens"] = []
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="special of the added token '<user>' = True. Received: False. Set"):
+        WordPieceTokenizer.from_pretrained(tmp_path)
+
+
 def test_works_in_tf_data_after_the_seed_is_set_and_in_a_saved_model(wordpiece, tmp_path):
     data = tf.data.Dataset.from_tensor_slices(TEXTS).batch(3).map(wordpiece.tokenize)
     before = [x.to_list() for x in data]

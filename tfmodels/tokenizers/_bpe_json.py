@@ -16,6 +16,7 @@ class Config:
     merges: list
     special_tokens: list
     strip_before: list
+    kept_tokens: list
     roles: dict
     add_prefix_space: bool
 
@@ -125,7 +126,7 @@ def to_json(config, template):
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": _files.added_tokens(config, config.strip_before),
+        "added_tokens": _files.added_tokens(config, config.strip_before, config.kept_tokens),
         "normalizer": None,
         "pre_tokenizer": {"type": "ByteLevel", **level},
         "post_processor": _template.to_json(template, config.vocabulary),
@@ -167,19 +168,25 @@ def from_json(content, path):
     expect("model.ignore_merges", model.get("ignore_merges", False), False)
     if "vocab" not in model or "merges" not in model:
         raise ValueError(f"{os.fspath(path)}: model must have vocab and merges. Received: {sorted(model)}.")
-    vocabulary, added = dict(model["vocab"]), content.get("added_tokens") or []
-    _files.add_tokens(vocabulary, added, path, "BytePairTokenizer")
+    added = content.get("added_tokens") or []
     options = {
-        "vocabulary": vocabulary,
+        "vocabulary": model["vocab"] | {token["content"]: token["id"] for token in added},
         "merges": [_pair(merge) for merge in model["merges"]],
-        "special_tokens": [token["content"] for token in added],
-        "strip_before": [token["content"] for token in added if token["lstrip"]],
+        **_with_added_tokens(added, path),
         "add_prefix_space": before.get("add_prefix_space", True),
         "template": _template.from_json(content.get("post_processor"), path),
     }
     # Another's file: the roles by the names of the special tokens.
     roles = _files.roles_of_added_tokens(added) or guess_roles(options["special_tokens"])
     return options | roles
+
+
+def add_named_tokens(options, folder):
+    """The options with the special tokens that a folder's other files name and its tokenizer.json lacks."""
+    known, vocabulary = set(options["special_tokens"]), dict(options["vocabulary"])
+    added = [t for t in _files.read_added_tokens(folder, vocabulary) if t["content"] not in known]
+    more = _with_added_tokens(added, os.path.join(folder, "tokenizer_config.json"))
+    return options | {"vocabulary": vocabulary} | {key: options[key] + more[key] for key in more}
 
 
 def from_folder(folder):
@@ -194,13 +201,24 @@ def from_folder(folder):
     if start is not None and start != end:
         # RoBERTa's form, and BART's; GPT-2 has one token for both, and none around its texts.
         options["template"] = (f"{start} $A {end}", f"{start} $A {end} {end} $B {end}")
-    names = _files.read_optional_json(folder, "special_tokens_map.json")
-    mask = config.get("mask_token") or names.get("mask_token")
-    # RoBERTa's takes the blank before it, unless a file says otherwise.
-    strips = mask.get("lstrip", False) if isinstance(mask, dict) else True
-    if roles.get("mask_token") is not None and strips:
-        options["strip_before"] = [roles["mask_token"]]
-    return options
+    added = _files.read_added_tokens(folder, vocabulary)
+    mask = roles.get("mask_token")
+    if mask is not None and mask not in [token["content"] for token in added]:
+        added.append({"content": mask})
+    for token in added:
+        # RoBERTa's mask takes the blank before it, unless a file says otherwise.
+        token.setdefault("lstrip", token["content"] == mask)
+    return options | _with_added_tokens(added, os.path.join(folder, "tokenizer_config.json"))
+
+
+def _with_added_tokens(added, path):
+    """The arguments that come from added tokens, in the form of tokenizer.json."""
+    _files.check_added_tokens(added, path, "BytePairTokenizer")
+    return {
+        "special_tokens": [token["content"] for token in added],
+        "strip_before": [token["content"] for token in added if token.get("lstrip")],
+        "kept_tokens": [token["content"] for token in added if not token.get("special", True)],
+    }
 
 
 def _pair(merge):

@@ -12,6 +12,9 @@ _ROLES = {
     "end_token": ("eos_token", "sep_token"),
     "mask_token": ("mask_token",),
 }
+# transformers' order, in which special tokens without an id get one.
+_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_LISTS = ("additional_special_tokens", "extra_special_tokens")
 
 
 def write_whole(path, content):
@@ -130,6 +133,35 @@ def read_roles(folder):
     return roles
 
 
+def read_added_tokens(folder, vocabulary):
+    """The tokens that a folder's files name beside its vocabulary, which gets those that it lacks.
+
+    Args:
+        folder: path.
+        vocabulary: dict from token to id, which is changed.
+
+    Returns:
+        List of dict as tokenizer.json's added_tokens, with those of the settings that the files give.
+    """
+    config = read_optional_json(folder, "tokenizer_config.json")
+    plain = read_optional_json(folder, "added_tokens.json")
+    added = {token: {"content": token, "id": i, "special": False} for token, i in plain.items()}
+    decoder = config.get("added_tokens_decoder") or {}
+    added |= {token["content"]: token | {"id": int(i)} for i, token in decoder.items()}
+    config = read_optional_json(folder, "special_tokens_map.json") | config
+    named = [config[name] for name in _NAMES if config.get(name)]
+    for tokens in filter(None, map(config.get, _LISTS)):
+        named += tokens.values() if isinstance(tokens, dict) else tokens
+    for token in named:
+        token = {"content": token} if isinstance(token, str) else token
+        added[token["content"]] = token | added.get(token["content"], {}) | {"special": True}
+    following = max(vocabulary.values(), default=-1) + 1
+    for content, token in added.items():
+        vocabulary[content] = token.setdefault("id", vocabulary.get(content, following))
+        following = max(following, token["id"] + 1)
+    return list(added.values())
+
+
 def read_segments(folder):
     """Whether a folder's model has segments: bool, or None where its files do not say."""
     names = read_optional_json(folder, "tokenizer_config.json").get("model_input_names")
@@ -178,7 +210,7 @@ def with_special_tokens(vocabulary, special):
     return vocabulary
 
 
-def added_tokens(config, strip_before=()):
+def added_tokens(config, strip_before=(), kept=()):
     """tokenizer.json's added_tokens, which has no place for roles: each token has its own."""
     vocabulary = config.vocabulary
     return [
@@ -189,7 +221,7 @@ def added_tokens(config, strip_before=()):
             "lstrip": token in strip_before,
             "rstrip": False,
             "normalized": False,
-            "special": True,
+            "special": token not in kept,
             "tfmodels_roles": [f"{role}_token" for role, name in config.roles.items() if name == token],
         }
         for token in sorted(config.special_tokens, key=vocabulary.get)
@@ -203,12 +235,13 @@ def without_roles(content):
     return content
 
 
-def add_tokens(vocabulary, added, path, reader):
-    """Puts tokenizer.json's added tokens into the vocabulary, and refuses what no reader does."""
+def check_added_tokens(added, path, reader, **expected):
+    """Refuses added tokens with settings that the reader does not follow."""
     for token in added:
-        for key, expected in (("special", True), ("single_word", False), ("rstrip", False)):
-            refuse(path, reader, f"{key} of the added token {token['content']!r}", token[key], expected)
-        vocabulary[token["content"]] = token["id"]
+        for key, value in {"single_word": False, "rstrip": False, **expected}.items():
+            what = f"{key} of the added token {token['content']!r}"
+            advice = f"Set {key} there to {value!r}, or take the token out."
+            refuse(path, reader, what, token.get(key, value), value, advice)
 
 
 def roles_of_added_tokens(added):
@@ -216,9 +249,10 @@ def roles_of_added_tokens(added):
     return {role: token["content"] for token in added for role in token.get("tfmodels_roles", ())}
 
 
-def refuse(path, reader, what, received, expected):
+def refuse(path, reader, what, received, expected, advice=""):
     """Raises ValueError where a file asks for what its reader does not do."""
     if received != expected:
         raise ValueError(
-            f"{os.fspath(path)}: {reader} reads files with {what} = {expected!r}. Received: {received!r}."
+            f"{os.fspath(path)}: {reader} reads files with {what} = {expected!r}. Received: {received!r}. "
+            f"{advice}".rstrip()
         )

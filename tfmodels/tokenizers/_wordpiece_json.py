@@ -158,20 +158,33 @@ def from_json(content, path):
     expect("normalizer.clean_text", normalizer.get("clean_text"), True)
     expect("pre_tokenizer.type", before.get("type"), "BertPreTokenizer")
     added = content.get("added_tokens") or []
-    vocabulary = dict(model["vocab"])
-    _files.add_tokens(vocabulary, added, path, "WordPieceTokenizer")
+    vocabulary = model["vocab"] | {token["content"]: token["id"] for token in added}
     options = {
         "vocabulary": vocabulary,
         "lowercase": normalizer["lowercase"],
         "strip_accents": normalizer.get("strip_accents"),
         "split_chinese": normalizer["handle_chinese_chars"],
-        "special_tokens": [token["content"] for token in added],
+        "special_tokens": _special_tokens(added, path),
         "max_word_characters": model["max_input_chars_per_word"],
         "template": _template.from_json(content.get("post_processor"), path),
     }
     roles = {f"{role}_token": token if token in vocabulary else None for role, token in _ROLE_TOKENS.items()}
     roles |= _files.roles_of_added_tokens(added)
     return options | roles | {"unknown_token": model["unk_token"]}
+
+
+def _special_tokens(added, path):
+    """The added tokens of tokenizer.json, or in its form."""
+    _files.check_added_tokens(added, path, "WordPieceTokenizer", special=True)
+    return [token["content"] for token in added]
+
+
+def add_named_tokens(options, folder):
+    """The options with the special tokens that a folder's other files name and they lack."""
+    vocabulary, known = dict(options["vocabulary"]), options.get("special_tokens", [])
+    added = [t for t in _files.read_added_tokens(folder, vocabulary) if t["content"] not in known]
+    more = _special_tokens(added, os.path.join(folder, "tokenizer_config.json"))
+    return options | {"vocabulary": vocabulary, "special_tokens": known + more}
 
 
 def from_vocabulary(folder):

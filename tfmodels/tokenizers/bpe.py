@@ -32,6 +32,7 @@ class BytePairTokenizer(Tokenizer):
         add_prefix_space: bool, whether a text that does not begin with a blank gets one.
         template: (str, str), where special tokens stand around one text and two, like RoBERTa's
             `("<s> $A </s>", "<s> $A </s> </s> $B </s>")`; None: nowhere.
+        kept_tokens: list of str, special tokens that `detokenize` keeps, whatever skip_special_tokens.
 
     Attributes:
         vocabulary_size: int.
@@ -59,6 +60,7 @@ class BytePairTokenizer(Tokenizer):
         mask_token=None,
         add_prefix_space=False,
         template=None,
+        kept_tokens=(),
         name=None,
     ):
         super().__init__(name=name)
@@ -66,12 +68,15 @@ class BytePairTokenizer(Tokenizer):
             "pad": pad_token, "unknown": unknown_token, "start": start_token, "end": end_token,
             "mask": mask_token,
         }  # fmt: skip
-        special = list(dict.fromkeys([*special_tokens, *strip_before, *filter(None, roles.values())]))
+        special = list(
+            dict.fromkeys([*special_tokens, *strip_before, *kept_tokens, *filter(None, roles.values())])
+        )
         self._config = _bpe_json.Config(
             vocabulary=_files.with_special_tokens(vocabulary, special),
             merges=[tuple(pair) for pair in merges],
             special_tokens=special,
             strip_before=list(strip_before),
+            kept_tokens=list(kept_tokens),
             roles=roles,
             add_prefix_space=add_prefix_space,
         )
@@ -98,10 +103,14 @@ class BytePairTokenizer(Tokenizer):
         self._merges = Merges(*_bpe_json.merge_ids(vocabulary, self._config.merges))
         texts = [pieces.get(i, b"") for i in range(self.vocabulary_size)]
         special = {token: vocabulary[token] for token in special}
-        kept = dict(enumerate(texts)) | {i: token.encode() for token, i in special.items()}
-        # The last one is for ids that the vocabulary lacks.
-        self._pieces = tf.constant([*kept.values(), b""], tf.string)
-        self._pieces_without_special = tf.constant([*texts, b""], tf.string)
+
+        def with_special(tokens):
+            all_texts = dict(enumerate(texts)) | {special[token]: token.encode() for token in tokens}
+            # The last one is for ids that the vocabulary lacks.
+            return tf.constant([*all_texts.values(), b""], tf.string)
+
+        self._pieces = with_special(special)
+        self._pieces_without_special = with_special(self._config.kept_tokens)
         self._special = SpecialTokens(list(special), self._config.strip_before)
         # Most words are one token: those need no merging.
         tokens, counts = self._merge(tf.constant(texts, tf.string))
@@ -202,6 +211,7 @@ class BytePairTokenizer(Tokenizer):
         path = os.path.join(folder, "tokenizer.json")
         if os.path.exists(path):
             options = _bpe_json.from_json(_files.read_json(path), path)
+            options = _bpe_json.add_named_tokens(options, folder)
         elif os.path.exists(os.path.join(folder, "vocab.json")):
             options = _bpe_json.from_folder(folder)
         else:

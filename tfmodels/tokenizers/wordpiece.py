@@ -202,5 +202,6 @@ class WordPieceTokenizer(Tokenizer):
             options = _wordpiece_json.from_vocabulary(folder)
         else:
             raise FileNotFoundError(f"{os.fspath(folder)}: a folder must have tokenizer.json or vocab.txt.")
+        options = _wordpiece_json.add_named_tokens(options, folder)
         tokenizer = cls(**(options | _files.read_roles(folder)), segments=_files.read_segments(folder))
         return _files.remember_source(tokenizer, folder)
