@@ -66,6 +66,8 @@ def test_llama_and_roberta_with_sentencepiece(tokenizer, tmp_path):
     pieces = ["<s>", "<pad>", "</s>", "<unk>", *(library.id_to_piece(i) for i in range(3, 700)), "<mask>"]
     expected = [[pieces.index(piece) for piece in library.encode(text, out_type=str)] for text in TEXTS]
     assert roberta.tokenize(TEXTS).to_list() == expected
+    ids = [roberta.start_id, roberta.pad_id, roberta.unknown_id, roberta.mask_id]
+    assert ids == [0, 1, 3, 701]
 
 
 def test_sentencepiece_ids_of_tokenizer_json(tokenizer, tmp_path):

@@ -98,7 +98,7 @@ def _from_class(folder, name, pieces, roles):
     kind = kind.removesuffix("Fast").removesuffix("Tokenizer")
     vocabulary = {piece: i for i, piece in enumerate(pieces)}
     start, end = roles.get("start_token") or "", roles.get("end_token") or ""
-    special = []
+    special, named = [], {}
     if kind == "T5":
         # Raffel et al. 2020: sentinels from the highest id down.
         count = config.get("extra_ids", 100)
@@ -114,6 +114,8 @@ def _from_class(folder, name, pieces, roles):
         vocabulary = {piece: i for i, piece in enumerate([*first, *pieces[3:], "<mask>"])}
         template = ("<s> $A </s>", "<s> $A </s> </s> $B </s>")
         special = [*first, "<mask>"]
+        # The model knows neither.
+        named = {"pad_token": "<pad>", "mask_token": "<mask>"} | roles
     else:
         raise ValueError(
             f"{os.fspath(folder)}: without tokenizer.json the ids of {name} are known for the classes "
@@ -124,6 +126,7 @@ def _from_class(folder, name, pieces, roles):
     added |= _files.read_optional_json(folder, "added_tokens.json")
     vocabulary |= added
     return {
+        **named,
         "vocabulary": vocabulary,
         "template": template,
         "special_tokens": list(dict.fromkeys([*special, *added])),
