@@ -192,6 +192,28 @@ def test_added_tokens_of_a_folder_without_tokenizer_json(bpe, tmp_path):
         BytePairTokenizer.from_pretrained(tmp_path)
 
 
+def test_settings_of_gpt2(bpe, tmp_path):
+    """As in transformers: a prefix comes before tokenizer.json, tokens around texts only without it."""
+    bpe.save(tmp_path / "tokenizer.json")
+    config = bpe._config
+    end, plain, blank = config.vocabulary[END], bpe.tokenize("a").numpy()[0], bpe.tokenize(" a").numpy()[0]
+    given = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True, "add_bos_token": True}
+
+    def ids(**more):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(given | more))
+        tokenizer = BytePairTokenizer.from_pretrained(tmp_path)
+        return tokenizer.encode("a", "a")["token_ids"].numpy().tolist()
+
+    assert ids() == [blank, blank]
+    assert ids(tokenizer_class="PreTrainedTokenizerFast") == [plain, plain]
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "vocab.json").write_text(json.dumps(config.vocabulary))
+    (tmp_path / "merges.txt").write_text("\n".join(" ".join(pair) for pair in config.merges))
+    assert ids() == [end, blank, end, blank]
+    assert ids(add_eos_token=True) == [end, blank, end, end, blank, end]
+    assert ids(bos_token="<b>", add_bos_token=False) == [blank, blank]
+
+
 def test_special_tokens_that_tokenizer_json_lacks(bpe, tmp_path):
     bpe.save(tmp_path / "tokenizer.json")
     named = {"additional_special_tokens": ["<user>", "<bot>"], "pad_token": "<pad>"}

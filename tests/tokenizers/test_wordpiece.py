@@ -131,6 +131,21 @@ def test_vocabulary_file_with_its_options(vocabulary, tmp_path):
     assert config["do_lower_case"] is False and config["cls_token"] == "[CLS]"
 
 
+def test_settings_of_the_class_come_before_tokenizer_json(vocabulary, tmp_path):
+    """As in transformers, but for the class that takes tokenizer.json as it is."""
+    WordPieceTokenizer(vocabulary).save(tmp_path / "tokenizer.json")
+    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": False, "strip_accents": True}
+    config["tokenize_chinese_chars"] = False
+    for kind, options in (
+        ("BertTokenizer", {"lowercase": False, "strip_accents": True, "split_chinese": False}),
+        ("PreTrainedTokenizerFast", {}),
+    ):
+        config["tokenizer_class"] = kind
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+        expected = WordPieceTokenizer(vocabulary, **options).tokenize(TEXTS).to_list()
+        assert WordPieceTokenizer.from_pretrained(tmp_path).tokenize(TEXTS).to_list() == expected
+
+
 def test_added_tokens_of_a_folder_without_tokenizer_json(vocabulary, tmp_path):
     size = len(vocabulary)
     tokens = sorted(vocabulary, key=vocabulary.get)

@@ -198,8 +198,12 @@ def from_folder(folder):
     options["add_prefix_space"] = config.get("add_prefix_space", False)
     roles = options | _files.read_roles(folder)
     start, end = roles.get("start_token"), roles.get("end_token")
-    if start is not None and start != end:
-        # RoBERTa's form, and BART's; GPT-2 has one token for both, and none around its texts.
+    if (config.get("tokenizer_class") or "").startswith("GPT2") or start in (None, end):
+        # GPT-2 has one token for both, and none around its texts, unless a file says otherwise.
+        start = (start or "") if config.get("add_bos_token") else ""
+        end = (end or "") if config.get("add_eos_token") else ""
+        options["template"] = (f"{start} $A {end}", f"{start} $A {end} {start} $B {end}")
+    else:  # RoBERTa's form, and BART's
         options["template"] = (f"{start} $A {end}", f"{start} $A {end} {end} $B {end}")
     added = _files.read_added_tokens(folder, vocabulary)
     mask = roles.get("mask_token")

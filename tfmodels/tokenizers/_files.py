@@ -162,6 +162,13 @@ def read_added_tokens(folder, vocabulary):
     return list(added.values())
 
 
+def read_class_settings(folder):
+    """tokenizer_config.json, whose settings come before tokenizer.json's; {} where its class knows none."""
+    config = read_optional_json(folder, "tokenizer_config.json")
+    as_it_is = ("PreTrainedTokenizerFast", "TokenizersBackend")
+    return {} if config.get("tokenizer_class") in as_it_is else config
+
+
 def read_segments(folder):
     """Whether a folder's model has segments: bool, or None where its files do not say."""
     names = read_optional_json(folder, "tokenizer_config.json").get("model_input_names")

@@ -187,18 +187,21 @@ def add_named_tokens(options, folder):
     return options | {"vocabulary": vocabulary, "special_tokens": known + more}
 
 
+def settings(config):
+    """The arguments that a tokenizer_config.json names."""
+    names = {
+        "do_lower_case": "lowercase",
+        "strip_accents": "strip_accents",
+        "tokenize_chinese_chars": "split_chinese",
+    }
+    return {ours: config[theirs] for theirs, ours in names.items() if theirs in config}
+
+
 def from_vocabulary(folder):
     """The arguments of a WordPieceTokenizer from vocab.txt and tokenizer_config.json."""
     vocabulary = _files.read_vocabulary(os.path.join(folder, "vocab.txt"))
     config = _files.read_optional_json(folder, "tokenizer_config.json")
-    options = {"vocabulary": vocabulary}
-    for theirs, ours in (
-        ("do_lower_case", "lowercase"),
-        ("strip_accents", "strip_accents"),
-        ("tokenize_chinese_chars", "split_chinese"),
-    ):
-        if theirs in config:
-            options[ours] = config[theirs]
+    options = {"vocabulary": vocabulary} | settings(config)
     roles = _files.read_roles(folder)
     unknown = roles.get("unknown_token", _ROLE_TOKENS["unknown"])
     if unknown not in vocabulary:

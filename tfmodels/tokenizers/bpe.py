@@ -212,6 +212,8 @@ class BytePairTokenizer(Tokenizer):
         if os.path.exists(path):
             options = _bpe_json.from_json(_files.read_json(path), path)
             options = _bpe_json.add_named_tokens(options, folder)
+            prefix = _files.read_class_settings(folder).get("add_prefix_space")
+            options |= {} if prefix is None else {"add_prefix_space": prefix}
         elif os.path.exists(os.path.join(folder, "vocab.json")):
             options = _bpe_json.from_folder(folder)
         else:

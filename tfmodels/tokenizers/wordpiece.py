@@ -189,7 +189,7 @@ class WordPieceTokenizer(Tokenizer):
 
     @classmethod
     def from_pretrained(cls, folder):
-        """Reads a Hugging Face folder: tokenizer.json, or else vocab.txt and tokenizer_config.json.
+        """Reads a Hugging Face folder: tokenizer.json, or else vocab.txt, and tokenizer_config.json.
 
         Raises:
             FileNotFoundError: the folder has neither.
@@ -198,6 +198,7 @@ class WordPieceTokenizer(Tokenizer):
         path = os.path.join(folder, "tokenizer.json")
         if os.path.exists(path):
             options = _wordpiece_json.from_json(_files.read_json(path), path)
+            options |= _wordpiece_json.settings(_files.read_class_settings(folder))
         elif os.path.exists(os.path.join(folder, "vocab.txt")):
             options = _wordpiece_json.from_vocabulary(folder)
         else:
