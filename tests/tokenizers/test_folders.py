@@ -1,11 +1,13 @@
 """Hugging Face folders in and out."""
 
+import io
 import json
 
 import numpy as np
 import pytest
 import sentencepiece
 import tensorflow as tf
+import tokenizers as library
 
 from tfmodels import tokenizers
 from tfmodels.tokenizers import MarianTokenizer, SentencePieceTokenizer
@@ -78,6 +80,7 @@ def test_sentencepiece_ids_of_tokenizer_json(tokenizer, tmp_path):
     content = {
         "added_tokens": [{"id": 0, "content": "<new>", "special": True, "lstrip": False}],
         "normalizer": {"type": "Sequence", "normalizers": [{"type": "Precompiled"}]},
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always"},
         "post_processor": {"type": "TemplateProcessing", "single": sequence, "pair": sequence},
         "model": {"type": "Unigram", "vocab": [[piece, 0.0] for piece in pieces]},
     }
@@ -98,8 +101,110 @@ def test_sentencepiece_ids_of_tokenizer_json(tokenizer, tmp_path):
     ]
     content["normalizer"]["normalizers"] += [{"type": "Lowercase"}]
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="normalizer is the model's own. Received: Lowercase"):
+    with pytest.raises(ValueError, match="normalizer is the model's own. Received: {'type': 'Lowercase'"):
         tokenizers.from_pretrained(tmp_path)
+
+
+BLANK = "\u2581"
+KEEPS = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
+
+
+def unigram_folder(folder, normalizer, pre_tokenizer, added=(), **options):
+    """A model like Llama's and the tokenizers library's twin of it, in a folder with both."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a few words, and a few more words", "words of one  text"] * 20),
+        model_writer=model, vocab_size=285, hard_vocab_limit=False, byte_fallback=True, minloglevel=2,
+        **options,
+    )  # fmt: skip
+    model = model.getvalue()
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    vocabulary = [(processor.id_to_piece(i), processor.get_score(i)) for i in range(len(processor))]
+    twin = library.Tokenizer(library.models.Unigram(vocabulary, unk_id=0, byte_fallback=True))
+    if normalizer:
+        twin.normalizer = normalizer
+    if pre_tokenizer:
+        twin.pre_tokenizer = pre_tokenizer
+    twin.add_special_tokens(["<unk>", "<s>", "</s>"])
+    twin.add_tokens(list(added))
+    decode = library.decoders
+    last = [] if getattr(pre_tokenizer, "prepend_scheme", "") == "never" else [decode.Strip(" ", 1, 0)]
+    parts = [decode.Replace(BLANK, " "), decode.ByteFallback(), decode.Fuse(), *last]
+    twin.decoder = decode.Sequence(parts)
+    folder.mkdir(exist_ok=True)
+    twin.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer.model").write_bytes(model)
+    return twin
+
+
+def metaspace(scheme):
+    return library.pre_tokenizers.Metaspace(BLANK, scheme, split=False)
+
+
+LLAMA_NORMALIZER = library.normalizers.Sequence(
+    [library.normalizers.Prepend(BLANK), library.normalizers.Replace(" ", BLANK)]
+)
+
+
+@pytest.mark.parametrize(
+    "normalizer, pre_tokenizer",
+    [(None, metaspace(scheme)) for scheme in ("always", "first", "never")]
+    + [(LLAMA_NORMALIZER, None), (None, None)],
+    ids=["always", "first", "never", "prepend", "none"],
+)
+def test_blanks_of_tokenizer_json(normalizer, pre_tokenizer, tmp_path):
+    added = [library.AddedToken("<tool>", normalized=False)]  # one that decoding keeps
+    twin = unigram_folder(tmp_path, normalizer, pre_tokenizer, added, **KEEPS)
+    tokenizer = tokenizers.from_pretrained(tmp_path)
+    texts = ["", " ", "a few", " a few", "  words", "words</s>words</s> and", "<s>words", "</s>", "a</s>"]
+    texts += ["a<tool>few<tool> words ", f"{BLANK}words", "é日本 words"]
+    if pre_tokenizer is None and normalizer is None:
+        texts = [text.replace(" ", BLANK) for text in texts]  # nothing makes it one
+    expected = [twin.encode(text).ids for text in texts]
+    assert tokenizer.tokenize(texts).to_list() == expected
+    assert tokenizer.encode(texts[2])["token_ids"].numpy().tolist() == expected[2]
+    if pre_tokenizer is not None or normalizer is not None:
+        got = tokenizer.detokenize(tf.ragged.constant(expected)).numpy()
+        assert [text.decode() for text in got] == [twin.decode(row) for row in expected]
+    tokenizer.save_pretrained(tmp_path / "new")
+    assert tokenizers.from_pretrained(tmp_path / "new").tokenize(texts).to_list() == expected
+
+
+def test_llama_without_tokenizer_json_puts_a_blank_as_transformers_does(tmp_path):
+    for config, scheme in (({}, "first"), ({"add_prefix_space": False}, "never"), ({"legacy": True}, None)):
+        normalizer = None if scheme else LLAMA_NORMALIZER
+        twin = unigram_folder(tmp_path, normalizer, scheme and metaspace(scheme), **KEEPS)
+        (tmp_path / "tokenizer.json").unlink()
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+        texts = ["a few", "  words", "words</s>words</s> and", "<s>words"]
+        got = tokenizers.from_pretrained(tmp_path).tokenize(texts).to_list()
+        assert got == [twin.encode(text).ids for text in texts]
+
+
+@pytest.mark.parametrize(
+    "normalizer, pre_tokenizer, added, options, message",
+    [
+        (library.normalizers.Replace("o", "a"), metaspace("first"), {}, KEEPS, "normalizer.*'o'"),
+        (library.normalizers.Strip(), metaspace("first"), {}, KEEPS, "normalizer .*'Strip'"),
+        (None, library.pre_tokenizers.Digits(), {}, KEEPS, "pre_tokenizer .*Received: .*'Digits'"),
+        (None, metaspace("first"), {}, {}, "pre_tokenizer.prepend_scheme = 'always'. Received: 'first'. The"),
+        (None, metaspace("first"), {"rstrip": True}, KEEPS, "rstrip of the added token '<x>' = False"),
+        (None, metaspace("always"), {"single_word": True}, {}, "single_word of the added token '<x>'"),
+        (LLAMA_NORMALIZER, None, {"normalized": True}, KEEPS, "normalized of the added token '<x>'"),
+    ],
+)  # fmt: skip
+def test_what_tokenizer_json_may_not_ask_for(normalizer, pre_tokenizer, added, options, message, tmp_path):
+    added = [library.AddedToken("<x>", **{"normalized": False, **added})]
+    unigram_folder(tmp_path, normalizer, pre_tokenizer, added, **options)
+    with pytest.raises(ValueError, match=f"tokenizer.json: SentencePieceTokenizer reads files .*{message}"):
+        tokenizers.from_pretrained(tmp_path)
+
+
+def test_prepend_scheme_is_checked(tokenizer):
+    with pytest.raises(ValueError, match='"always", "first", "never" or None. Received: .*last'):
+        SentencePieceTokenizer(tokenizer._model, prepend_scheme="last")
+    with pytest.raises(ValueError, match="removes extra blanks needs prepend_scheme=None"):
+        SentencePieceTokenizer(tokenizer._model, prepend_scheme="first")
 
 
 def marian_folder(spm, folder):

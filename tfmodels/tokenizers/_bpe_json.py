@@ -217,7 +217,7 @@ def from_folder(folder):
 
 def _with_added_tokens(added, path):
     """The arguments that come from added tokens, in the form of tokenizer.json."""
-    _files.check_added_tokens(added, path, "BytePairTokenizer")
+    _files.check_added_tokens(added, path, "BytePairTokenizer", rstrip=False)
     return {
         "special_tokens": [token["content"] for token in added],
         "strip_before": [token["content"] for token in added if token.get("lstrip")],

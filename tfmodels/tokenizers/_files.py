@@ -245,7 +245,7 @@ def without_roles(content):
 def check_added_tokens(added, path, reader, **expected):
     """Refuses added tokens with settings that the reader does not follow."""
     for token in added:
-        for key, value in {"single_word": False, "rstrip": False, **expected}.items():
+        for key, value in {"single_word": False, **expected}.items():
             what = f"{key} of the added token {token['content']!r}"
             advice = f"Set {key} there to {value!r}, or take the token out."
             refuse(path, reader, what, token.get(key, value), value, advice)

@@ -26,6 +26,10 @@ class SentencePieceTokenizer(Tokenizer):
             mask hides.
         template: (str, str), where special tokens stand around one text and two; None: the end token
             after each text.
+        kept_tokens: list of str, special tokens that `detokenize` keeps, whatever skip_special_tokens.
+        prepend_scheme: where a blank is put before what does not begin with one: "always": the text, and
+            what follows a special token; "first": the text; "never"; None: the model's own way, and the
+            only one of models that remove extra blanks.
 
     Attributes:
         vocabulary_size: int.
@@ -49,6 +53,8 @@ class SentencePieceTokenizer(Tokenizer):
         end_token=None,
         mask_token=None,
         template=None,
+        kept_tokens=(),
+        prepend_scheme=None,
         name=None,
     ):
         super().__init__(name=name)
@@ -60,8 +66,11 @@ class SentencePieceTokenizer(Tokenizer):
         self._model = model
         self._roles = {role: roles.get(role) if token is None else token for role, token in given.items()}
         own = {piece: i for i, piece in enumerate(pieces)}
-        special = list(dict.fromkeys([*special_tokens, *filter(None, given.values())]))
+        special = list(dict.fromkeys([*special_tokens, *kept_tokens, *filter(None, given.values())]))
         self._special_tokens = special
+        self._kept_tokens = list(kept_tokens)
+        self._prepend_scheme = prepend_scheme
+        _check_prepend_scheme(prepend_scheme, model)
         self._vocabulary = _files.with_special_tokens(own if vocabulary is None else vocabulary, special)
         self.vocabulary_size = max(self._vocabulary.values()) + 1
         for role, token in self._roles.items():
@@ -74,9 +83,10 @@ class SentencePieceTokenizer(Tokenizer):
             end = self._roles["end"] if self.end_id >= 0 else ""
             template = (f"$A {end}", f"$A {end} $B {end}")
         self._set_template(template, self._vocabulary.get, segments=False)
-        self._tokenizer = _tensorflow_text.sentencepiece(model)
+        plain = model if prepend_scheme is None else _sentencepiece_files.without_prefix(model)
+        self._tokenizer = _tensorflow_text.sentencepiece(plain)
         # The model's own decoding is the measure, but it knows only its own ids.
-        self._own_ids = self._vocabulary == own and not special
+        self._own_ids = self._vocabulary == own and not special and prepend_scheme is None
         self._make_tables(pieces)
 
     def _make_tables(self, pieces):
@@ -90,6 +100,8 @@ class SentencePieceTokenizer(Tokenizer):
         hidden = {vocabulary[token] for token in special}
         for i in hidden:
             texts[i] = b""
+        for token in self._kept_tokens:
+            texts[vocabulary[token]] = token.encode()
         self._texts_without_special = tf.constant(texts, tf.string)
         for token in special:
             texts[vocabulary[token]] = token.encode()
@@ -155,13 +167,24 @@ class SentencePieceTokenizer(Tokenizer):
         if self._own_ids:
             return self._tokenizer.tokenize(texts)
         pieces, is_special, splits = self._special.cut(texts)
-        rows = self._encode_pieces(tf.where(is_special, "", pieces))
+        rows = self._encode_pieces(self._with_blanks(tf.where(is_special, "", pieces), splits))
         tokens, ends = rows.flat_values, tf.cast(rows.row_splits, tf.int64)
         pool = tf.concat([tokens, tf.cast(self._special_ids.ids(pieces), tf.int32)], 0)
         place = tf.range(tf.size(tokens, tf.int64), tf.size(pool, tf.int64))
         lengths = tf.where(is_special, tf.constant(1, tf.int64), ends[1:] - ends[:-1])
         tokens, ends = take(pool, tf.where(is_special, place, ends[:-1]), lengths)
         return tf.RaggedTensor.from_row_splits(tokens, tf.gather(ends, splits), validate=False)
+
+    def _with_blanks(self, pieces, splits):
+        """The pieces of texts, (pieces,), with the blanks of prepend_scheme before them."""
+        if self._prepend_scheme not in ("always", "first"):
+            return pieces
+        bare = (tf.strings.length(pieces) > 0) & (tf.strings.substr(pieces, 0, 1) != " ")
+        bare &= tf.strings.substr(pieces, 0, len(BLANK.encode())) != BLANK
+        if self._prepend_scheme == "first":
+            begins = tf.ones_like(splits[:-1])
+            bare &= tf.scatter_nd(splits[:-1, None], begins, [tf.size(pieces, tf.int64)]) > 0
+        return tf.where(bare, tf.strings.join([" ", pieces]), pieces)
 
     def _encode_pieces(self, texts):
         """Texts without special tokens to ids, int32 ragged."""
@@ -176,7 +199,7 @@ class SentencePieceTokenizer(Tokenizer):
         table = self._texts_without_special if skip_special_tokens else self._texts
         texts = tf.strings.reduce_join(token_ids.with_flat_values(tf.gather(table, ids)), -1)
         texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8")
-        return tf.strings.regex_replace(texts, "^ ", "")
+        return texts if self._prepend_scheme == "never" else tf.strings.regex_replace(texts, "^ ", "")
 
     def save(self, path):
         """Writes the SentencePiece model file, aside first, so that no half-written file stays."""
@@ -211,3 +234,15 @@ class SentencePieceTokenizer(Tokenizer):
         tokenizer = _files.remember_source(cls(**options), folder)
         tokenizer._source_files = kept
         return tokenizer
+
+
+def _check_prepend_scheme(scheme, model):
+    if scheme not in (None, "always", "first", "never"):
+        raise ValueError(
+            f'prepend_scheme must be "always", "first", "never" or None. Received: prepend_scheme={scheme!r}.'
+        )
+    if scheme is not None and _sentencepiece_files.own_way(model).removes_extra:
+        raise ValueError(
+            "A model that removes extra blanks needs prepend_scheme=None, its own way. Received: "
+            f"prepend_scheme={scheme!r}."
+        )
