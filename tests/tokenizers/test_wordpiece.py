@@ -164,6 +164,19 @@ def test_added_tokens_of_a_folder_without_tokenizer_json(vocabulary, tmp_path):
         WordPieceTokenizer.from_pretrained(tmp_path)
 
 
+def test_added_token_that_is_found_in_normalized_text(vocabulary, tmp_path):
+    """In lower case it would stand for [ent], too."""
+    WordPieceTokenizer(vocabulary).save(tmp_path / "tokenizer.json")
+    library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    library.add_special_tokens([tokenizers.AddedToken("[ENT]", normalized=True)])
+    assert library.encode("[ent]", add_special_tokens=False).ids == [len(vocabulary)]
+    library.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(
+        ValueError, match=r"normalized of the added token '\[ENT\]' = False. Received: True. Set"
+    ):
+        WordPieceTokenizer.load(tmp_path / "tokenizer.json")
+
+
 def test_works_in_tf_data_after_the_seed_is_set_and_in_a_saved_model(wordpiece, tmp_path):
     data = tf.data.Dataset.from_tensor_slices(TEXTS).batch(3).map(wordpiece.tokenize)
     before = [x.to_list() for x in data]

@@ -175,7 +175,8 @@ def from_json(content, path):
 
 def _special_tokens(added, path):
     """The added tokens of tokenizer.json, or in its form."""
-    _files.check_added_tokens(added, path, "WordPieceTokenizer", rstrip=False, special=True)
+    expected = {"normalized": False, "rstrip": False, "special": True}
+    _files.check_added_tokens(added, path, "WordPieceTokenizer", **expected)
     return [token["content"] for token in added]
 
 
