@@ -231,6 +231,13 @@ def test_marian_has_two_models_and_one_vocabulary(spm, tmp_path):
     ids = tokenizer.encode([">>spa<< Jesus wept."])["token_ids"].numpy()[0].tolist()
     rows = spm[0][1].encode("Jesus wept.", out_type=str)
     assert ids == [vocabulary[">>spa<<"], *(vocabulary[piece] for piece in rows), vocabulary["</s>"]]
+    # Elsewhere a code is text, and one that the vocabulary lacks is unknown, as in transformers.
+    text = spm[0][1].encode("Jesus >>spa<< wept.", out_type=str)
+    text = [vocabulary.get(piece, vocabulary["<unk>"]) for piece in text]
+    texts = ["Jesus >>spa<< wept.", ">>spa<<Jesus >>spa<< wept.", ">>deu<< Jesus >>spa<< wept.", ">>spa<<"]
+    expected = [text, [vocabulary[">>spa<<"], *text], [vocabulary["<unk>"], *text], [vocabulary[">>spa<<"]]]
+    assert tokenizer.tokenize(texts).to_list() == expected
+    assert tokenizer.tokenize([b"\xff >>spa<<", b">>spa<<\xff"]).to_list()[1][0] == vocabulary[">>spa<<"]
     known = [p for p in spm[1][1].encode("Jesús lloró y oró.", out_type=str) if p in vocabulary]
     assert len(known) > 5
     assert tokenizer.detokenize([vocabulary[piece] for piece in known]).numpy().decode() == spm[1][

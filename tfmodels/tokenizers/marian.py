@@ -1,7 +1,6 @@
 """Marian's two SentencePiece models with one vocabulary (Tiedemann & Thottingal 2020: OPUS-MT)."""
 
 import os
-import re
 
 import tensorflow as tf
 
@@ -11,10 +10,16 @@ from tfmodels.tokenizers._sentencepiece_files import read_model
 from tfmodels.tokenizers.sentencepiece import SentencePieceTokenizer
 
 _MODELS = ("source.spm", "target.spm")
+# \C is any byte: the text may be no UTF-8.
+_CODE = r"^(>>\C*?<<)"
+_WITH_CODE = rf"{_CODE}\C*"
 
 
 class _OneSide(SentencePieceTokenizer):
-    """One language: a piece that its model does not know may be one of the vocabulary all the same."""
+    """One language: a piece that its model does not know may be one of the vocabulary all the same.
+
+    A code of a language is known where a text begins, or goes on after a special token, and nowhere else.
+    """
 
     def _make_tables(self, pieces):
         super()._make_tables(pieces)
@@ -22,7 +27,11 @@ class _OneSide(SentencePieceTokenizer):
         self._piece_tokenizer = _tensorflow_text.sentencepiece(self._model, tf.string)
 
     def _encode_pieces(self, texts):
-        rows = self._piece_tokenizer.tokenize(texts)
+        coded = tf.strings.regex_full_match(texts, _WITH_CODE)
+        codes = tf.strings.regex_replace(tf.boolean_mask(texts, coded), _WITH_CODE, r"\1")
+        codes = tf.RaggedTensor.from_row_lengths(codes, tf.cast(coded, tf.int64), validate=False)
+        rest = tf.where(coded, tf.strings.regex_replace(texts, _CODE, "", replace_global=False), texts)
+        rows = tf.concat([codes, self._piece_tokenizer.tokenize(rest)], 1)
         ids = tf.cast(self._piece_ids.ids(rows.flat_values), tf.int32)
         return rows.with_flat_values(tf.where(ids < 0, self.unknown_id, ids))
 
@@ -30,8 +39,8 @@ class _OneSide(SentencePieceTokenizer):
 class MarianTokenizer(_OneSide):
     """Tokenizes the source language and detokenizes the target language.
 
-    Ids are those of vocab.json, which both models share. A code of the target language (">>fra<<") is one
-    token.
+    Ids are those of vocab.json, which both models share. A code of the target language (">>fra<<") before
+    a text is one token.
 
     Args:
         source_model: bytes, the SentencePiece model of the source language.
@@ -58,7 +67,6 @@ class MarianTokenizer(_OneSide):
     ):
         options = {
             "vocabulary": vocabulary,
-            "special_tokens": [token for token in vocabulary if re.fullmatch(">>.+<<", token)],
             "pad_token": pad_token,
             "unknown_token": unknown_token,
             "start_token": pad_token,
