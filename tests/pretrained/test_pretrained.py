@@ -271,3 +271,50 @@ def test_a_loaded_model_trains():
     labels, weights = np.maximum(arrays["label_labels"], 0), arrays["label_labels"] != -100
     history = model.fit(inputs, labels, sample_weight=weights.astype("float32"), epochs=3, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
+
+
+# Of kinds with tied words: words in, words out and their bias, as transformers calls them.
+TIED = {
+    "gpt2_lm": ("transformer.wte", "lm_head", None),
+    "llama_lm": ("model.embed_tokens", "lm_head", None),
+    "bert_mlm": ("bert.embeddings.word_embeddings", "cls.predictions.decoder", "cls.predictions.bias"),
+    "roberta_mlm": ("roberta.embeddings.word_embeddings", "lm_head.decoder", "lm_head.bias"),
+    "distilbert_mlm": ("distilbert.embeddings.word_embeddings", "vocab_projector", "vocab_projector.bias"),
+}
+
+
+def with_tensors(tmp_path, name, change):
+    """A copy of a fixture whose tensors are updated by what `change` makes of them."""
+    folder = tmp_path / "changed"
+    shutil.copytree(FIXTURES / name, folder, dirs_exist_ok=True)
+    tensors = load_file(FIXTURES / name / "model.safetensors")
+    save_file(tensors | change(tensors), folder / "model.safetensors")
+    return folder, tensors
+
+
+@pytest.mark.parametrize("name", TIED)
+def test_words_out_that_differ_are_a_matrix_of_their_own(name, tmp_path):
+    """As in transformers, which does not tie them then, whatever config.json says."""
+    model, inputs, _ = shared(name)
+    words, out, bias = TIED[name]
+    folder, _ = with_tensors(tmp_path, name, lambda x: {f"{out}.weight": x[f"{words}.weight"].copy()})
+    assert len(tfmodels.from_pretrained(folder).weights) == len(model.weights)  # still tied
+    # Each word has the logits of the one before.
+    other, tensors = with_tensors(
+        tmp_path, name, lambda x: {f"{out}.weight": np.roll(x[f"{words}.weight"], 1, axis=0)}
+    )
+    bias = 0.0 if bias is None else tensors[bias]
+    expected = np.roll(model(inputs) - bias, 1, axis=-1) + bias
+    again = tfmodels.from_pretrained(other)
+    np.testing.assert_allclose(again(inputs), expected, atol=1e-5)  # float32, another order of sums
+    tfmodels.save_pretrained(again, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
+    np.testing.assert_array_equal(tfmodels.from_pretrained(tmp_path / "out")(inputs), again(inputs))
+
+
+def test_another_bias_of_the_words_out_is_read(tmp_path):
+    name = "cls.predictions.decoder.bias"
+    model, inputs, _ = shared("bert_mlm")
+    folder, _ = with_tensors(tmp_path, "bert_mlm", lambda x: {name: x["cls.predictions.bias"] + 1})
+    expected = np.asarray(model(inputs)) + 1
+    np.testing.assert_allclose(tfmodels.from_pretrained(folder)(inputs), expected, atol=1e-5)

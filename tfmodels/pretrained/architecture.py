@@ -110,6 +110,7 @@ class Architecture:
         carried: regular expressions of tensors that nothing reads, which are written back as they
             were.
         holds: function of a config, whether this architecture can express it.
+        tied: dict of a tensor's name -> that of the one which tie_word_embeddings makes it a copy of.
         complete: function of a config and a `Checkpoint` to the config, where the tensors tell what
             config.json does not.
         optional: dict of a flag of the backbone's config -> what the names of that part's tensors
@@ -126,6 +127,7 @@ class Architecture:
     ignored: tuple = ()
     carried: tuple = ()
     holds: Callable = lambda config: True
+    tied: dict = dataclasses.field(default_factory=dict)
     complete: Callable = lambda config, checkpoint: config
     optional: dict = dataclasses.field(default_factory=dict)
 

@@ -155,6 +155,14 @@ _ROBERTA_HEADS = {
     "RobertaForQuestionAnswering": heads.question_answering("qa_outputs", **_WITHOUT_POOLER),
 }
 
+
+def _tied(names):
+    return {
+        f"{names['decoder']}.weight": "embeddings.word_embeddings.weight",
+        f"{names['decoder']}.bias": names["bias"],
+    }
+
+
 ARCHITECTURES = {
     "bert": Architecture(
         model_type="bert",
@@ -164,6 +172,7 @@ ARCHITECTURES = {
         write_config=write_bert,
         tensors=tensors,
         heads=_BERT_HEADS,
+        tied=_tied(_BERT_WORDS),
         # With tied embeddings the decoder is a copy.
         ignored=(*_BUFFERS, r"cls\.predictions\.decoder\.(weight|bias)"),
         holds=lambda config: config.segment_vocabulary_size is not None and config.position_offset == "none",
@@ -177,6 +186,7 @@ ARCHITECTURES = {
         write_config=write_roberta,
         tensors=tensors,
         heads=_ROBERTA_HEADS,
+        tied=_tied(_ROBERTA_WORDS),
         ignored=(*_BUFFERS, r"lm_head\.decoder\.(weight|bias)"),
         holds=lambda config: (
             config.segment_vocabulary_size is not None and config.position_offset == "roberta"

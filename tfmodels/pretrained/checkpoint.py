@@ -77,6 +77,11 @@ class Checkpoint:
         with safe_open(path, framework="numpy") as file:
             return file.get_tensor(stored)
 
+    def add_copy(self, name, original):
+        """Lets a tensor be read under a second name."""
+        for values in (self.shapes, self.dtypes, self._places):
+            values[name] = values[original]
+
     def same(self, first, second):
         """Whether two tensors have one shape and equal values, read in pieces."""
         shape = self.shapes[first]

@@ -95,6 +95,7 @@ ARCHITECTURES = {
         write_config=write_config,
         tensors=tensors,
         heads=_HEADS,
+        tied={"vocab_projector.weight": "embeddings.word_embeddings.weight"},
         # With tied embeddings the projector's matrix is a copy.
         ignored=(r"embeddings\.position_ids", r"vocab_projector\.weight"),
         holds=lambda config: (

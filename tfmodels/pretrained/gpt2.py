@@ -104,6 +104,7 @@ ARCHITECTURES = {
         write_config=write_config,
         tensors=tensors,
         heads=_HEADS,
+        tied={"lm_head.weight": "wte.weight"},
         # Masks that early versions stored, and the tied matrix that some store twice.
         ignored=(r"h\.\d+\.attn\.(bias|masked_bias)", r"lm_head\.weight"),
     )

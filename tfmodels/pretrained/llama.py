@@ -267,6 +267,7 @@ def _architecture(model_type, class_name, read_config, write_config, holds, answ
         write_config=write_config,
         tensors=tensors,
         heads=_heads(class_name, answers_prefix),
+        tied={"lm_head.weight": "embed_tokens.weight"},
         # Frequencies that early versions stored, and the tied matrix that some store twice.
         ignored=(r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq", r"lm_head\.weight"),
         holds=holds,

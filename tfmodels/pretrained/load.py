@@ -72,9 +72,10 @@ def from_pretrained(folder_or_id, task=None, dtype=None, **options):
     fields = _read_fields(folder)
     architecture = by_type(fields.get("model_type"))
     checkpoint = Checkpoint(folder)
+    prefix = _stored_prefix(checkpoint, architecture)
+    _untie(fields, architecture, checkpoint, prefix)
     choice = choose(fields, architecture, checkpoint, task, options)
     head = choice.head
-    prefix = _stored_prefix(checkpoint, architecture)
     config = head.backbone_config(architecture.complete(architecture.read_config(fields), checkpoint))
     if head.task in (None, "sentence_embedding"):
         config = _without_missing_parts(config, architecture, checkpoint, prefix)
@@ -196,6 +197,22 @@ def _stored_prefix(checkpoint, architecture):
     prefixes = dict.fromkeys(head.stored_prefix(architecture) for head in architecture.heads.values())
     longest_first = sorted(prefixes, key=len, reverse=True)  # one of them may be empty
     return next((p for p in longest_first if any(name.startswith(p) for name in checkpoint.shapes)), "")
+
+
+def _untie(fields, architecture, checkpoint, prefix):
+    """Unties words in and words out that the file holds with different values, whatever config.json says."""
+    originals = {
+        name: original if original in checkpoint.shapes else prefix + original
+        for name, original in architecture.tied.items()
+    }
+    # As transformers does. A file without an original is refused later.
+    pairs = [pair for pair in originals.items() if set(pair) <= checkpoint.shapes.keys()]
+    if not fields.flag("tie_word_embeddings", True) or all(checkpoint.same(*pair) for pair in pairs):
+        return
+    fields.values["tie_word_embeddings"] = False
+    for name, original in originals.items():
+        if name not in checkpoint.shapes and original in checkpoint.shapes:
+            checkpoint.add_copy(name, original)
 
 
 def _check_tensor(checkpoint, name, entry):
