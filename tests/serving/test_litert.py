@@ -8,6 +8,7 @@ import pytest
 
 import tfmodels
 from tests.checks import randomise
+from tfmodels.serving.check import check
 
 
 class Device:
@@ -51,6 +52,9 @@ def test_it_writes_what_generate_writes(kind, words, decoder, tmp_path):
     )
     assert {file.name for file in folder.iterdir()} == {"assets.extra", "model.tflite", "tokenizer"}
     assert words.load(str(folder / "tokenizer" / "tokenizer.json")).end_id == words.end_id
+    for path in (folder, tmp_path):  # the command line names the folder, and what else to export
+        with pytest.raises(ValueError, match=r"'.*1' is an export for LiteRT.*tf_saved_model"):
+            check(path)
     device, name = Device(folder), next(iter(model.input_pairs))
     assert device.card["stop_ids"] == [words.end_id]
     for prompt in ([3, 40, 7, 260, 11], [5], list(range(100, 112))):

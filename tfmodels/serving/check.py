@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+LITERT_MODEL = "model.tflite"
 _SCRIPT = pathlib.Path(__file__).parent / "check_export.py"
 
 
@@ -15,9 +16,10 @@ def version_folder(path):
 
     Raises:
         FileNotFoundError: there is no export.
+        ValueError: it is one for LiteRT, which nothing here loads.
     """
     path = os.fspath(path)
-    if not os.path.isfile(os.path.join(path, "saved_model.pb")):
+    if not any(os.path.isfile(os.path.join(path, name)) for name in ("saved_model.pb", LITERT_MODEL)):
         versions = [n for n in os.listdir(path) if n.isdigit()] if os.path.isdir(path) else []
         if not versions:
             raise FileNotFoundError(f"There is no export in {path!r}. Give a folder of tfmodels export.")
@@ -25,6 +27,11 @@ def version_folder(path):
     if not os.path.isfile(os.path.join(path, "assets.extra", "tfmodels.json")):
         raise FileNotFoundError(
             f"{path!r} has no assets.extra/tfmodels.json. Give what tfmodels export wrote."
+        )
+    if os.path.isfile(os.path.join(path, LITERT_MODEL)):
+        raise ValueError(
+            f"{path!r} is an export for LiteRT, which runs on a device. check and serve load a SavedModel: "
+            'export the model with format="tf_saved_model".'
         )
     return path
 
@@ -65,7 +72,7 @@ def check(path, seconds=1.0):
 
     Raises:
         FileNotFoundError: there is no export.
-        ValueError: it does not load, or does not answer.
+        ValueError: it is one for LiteRT, does not load, or does not answer.
     """
     folder = version_folder(path)
     card = read_card(folder)

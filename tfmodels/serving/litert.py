@@ -9,8 +9,8 @@ from tfmodels.generation.config import GenerationConfig
 from tfmodels.generation.prompts import special_ids
 from tfmodels.generation.protocol import is_encoder_decoder, prompt_names
 from tfmodels.serving.caches import fixed_cache_signatures
+from tfmodels.serving.check import LITERT_MODEL
 
-MODEL = "model.tflite"
 # A device answers one person. The prompt's length is free.
 _PROMPT = tf.TensorSpec((1, None), tf.int32)
 _ROOM = "max_new_tokens"
@@ -73,7 +73,7 @@ def write_litert(folder, generation):
                 f"LiteRT must have every operation of the model. Received: {type(model).__name__}, {first}. "
                 'Export it with format="tf_saved_model".'
             ) from error
-    with open(os.path.join(folder, MODEL), "wb") as file:
+    with open(os.path.join(folder, LITERT_MODEL), "wb") as file:
         file.write(content)
     generation.tokenizer.save_pretrained(os.path.join(folder, "tokenizer"))
     before, after = special_ids(generation.tokenizer)
