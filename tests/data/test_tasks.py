@@ -230,6 +230,12 @@ def texts_with(bad):
         (lambda w, b: classification(["a", ""], ["x", "y"], w), "number 1: .*must not be empty"),
         (lambda w, b: classification(["a"], ["x", "y"], w), "as many labels as texts. Received: 2 and 1"),
         (lambda w, b: classification(["a"], ["x"], w, label_names=["y"]), "number 0: unknown label.*'x'"),
+        (
+            lambda w, b: classification(["a"], ["x"], w, label_names=["x", "y", "x"]),
+            "label_names .*'x' twice",
+        ),
+        (lambda w, b: token_classification([["a"]], [["X"]], w, ["X", "X"]), "label_names .*'X' twice"),
+        (lambda w, b: item_sequences([["a", "b"]], 3, items=["a", "b", "a"]), "items .*'a' twice"),
         (lambda w, b: classification(["a"], [float("nan")], w), "number 0: .*finite"),
         (lambda w, b: classification(["a", "b"], ["x", 3], w), "all strings or all ints"),
         (lambda w, b: classification(["a"], [None], w), "number 0: a label must be"),
@@ -248,6 +254,10 @@ def texts_with(bad):
         (lambda w, b: dialogue([], b, 9), "at least one conversation"),
         (lambda w, b: dialogue([[("x", "a")]], b, 9, prefixes={"y": ""}), "unknown speaker.*'x'. Known: y"),
         (lambda w, b: item_sequences([["a", "b"]], 3, items=["a"]), "number 0: unknown item.*'b'"),
+        (
+            lambda w, b: item_sequences([[1, 2], ["a", 2]], 3),
+            "number 1: items must be all strings",
+        ),
         (lambda w, b: item_sequences([], 3), "Received: 0, length=3"),
     ],
 )

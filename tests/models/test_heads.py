@@ -262,6 +262,10 @@ def test_frozen_backbone():
         (lambda: classifier(pooling="max"), r"pooling must be one of None, 'pooler'.*'max'"),
         (lambda: classifier(dropout=1.0), r"dropout must be.*Received: 1.0"),
         (lambda: classifier(labels=["a", 3]), r"labels must be strings.*\['a', 3\]"),
+        (
+            lambda: classifier(labels=["a", "b", "a"]),
+            r"must have each name once. Received: 'a' 2 times",
+        ),
         (lambda: classifier(labels=["a"], num_labels=2), r"num_labels=2, labels=\['a'\]"),
         (lambda: classifier(small_gpt2, pooling="pooler"), r"needs a backbone that has a pooler.*GPT2"),
         (lambda: SequenceClassifier(small_bert(), labels_number=3), r"Received: labels_number=3"),

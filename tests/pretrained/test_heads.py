@@ -134,6 +134,21 @@ def test_both_heads_stored_under_the_name_of_one(tmp_path, log):
     np.testing.assert_allclose(following(inputs), expected["next_sentence_logits"], atol=1e-6)
 
 
+def test_labels_of_one_name_are_told_apart(tmp_path):
+    """transformers writes such folders; two classes of one name would be one for who reads the answer."""
+    folder = tmp_path / "model"
+    shutil.copytree(FIXTURES / "bert_seq", folder)
+    fields = json.loads((folder / "config.json").read_text())
+    fields["id2label"] = {"0": "bad", "1": "good", "2": "bad"}
+    (folder / "config.json").write_text(json.dumps(fields))
+    model = tfmodels.from_pretrained(folder)
+    assert model.config.labels == ("bad (0)", "good", "bad (2)")
+    tfmodels.save_pretrained(model, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["id2label"] == fields["id2label"]
+    with pytest.raises(ValueError, match=r"each name once. Received: 'a' 2 times"):
+        tfmodels.from_pretrained(folder, task="sequence_classification", labels=["a", "a", "b"])
+
+
 def test_stored_head_is_used_and_renamed():
     model, inputs, _ = read("bert_seq")
     assert model.config.labels == ("bad", "so so", "good") and model.config.dropout == 0.3

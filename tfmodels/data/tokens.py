@@ -85,6 +85,15 @@ class Table:
         return self._ids[self._numbers[string]]
 
 
+def check_distinct(values, name):
+    """Raises ValueError for a value that comes twice: each has one id."""
+    seen = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{name} must have each once. Received: {value!r} twice.")
+        seen.add(value)
+
+
 def blank_before(tokenizer):
     """What a word that is not a text's first is tokenized with: a blank, where it belongs to the word.
 

@@ -5,6 +5,8 @@ the fields of config.json that hold its rate, the first that is there counts, th
 none.
 """
 
+import collections
+
 from tfmodels.models import (
     MaskedLanguageModel,
     MultipleChoiceModel,
@@ -49,8 +51,14 @@ def _read_labels(fields):
             "config.json: id2label must map the numbers from 0 on to names, such as "
             f'{{"0": "bad", "1": "good"}}. Received: {names!r}.'
         )
-    labels = tuple(names[key] for key in keys)
+    labels = _distinct(tuple(names[key] for key in keys))
     return {"num_labels": len(labels), "labels": None if labels == _default_labels(len(labels)) else labels}
+
+
+def _distinct(labels):
+    """The labels, those of one name told apart by their number: a few checkpoints have such."""
+    counts = collections.Counter(labels)
+    return tuple(f"{label} ({i})" if counts[label] > 1 else label for i, label in enumerate(labels))
 
 
 def _write_labels(config):

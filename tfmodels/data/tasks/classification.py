@@ -5,7 +5,7 @@ import numbers
 import numpy as np
 
 from tfmodels.data.examples import Examples
-from tfmodels.data.tokens import check_texts, encode, padding_id, where
+from tfmodels.data.tokens import check_distinct, check_texts, encode, padding_id, where
 
 
 def classification(texts, labels, tokenizer, pairs=None, label_names=None, max_length=512):
@@ -26,7 +26,8 @@ def classification(texts, labels, tokenizer, pairs=None, label_names=None, max_l
         int32, or float32 for numbers.
 
     Raises:
-        ValueError: there are no texts or not as many labels, or a label is none of label_names.
+        ValueError: there are no texts or not as many labels, or a label is none of label_names,
+            or these have one twice.
     """
     texts = check_texts(texts)
     pairs = None if pairs is None else check_texts(pairs)
@@ -63,6 +64,7 @@ def label_ids(labels, names=None):
             raise ValueError("Labels must be all strings or all ints. Received: both.")
         names = sorted(set(labels))
     names = list(names)
+    check_distinct(names, "label_names")
     ids = {name: i for i, name in enumerate(names)}
     for i, label in enumerate(labels):
         if label not in ids:

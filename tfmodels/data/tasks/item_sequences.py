@@ -2,7 +2,7 @@
 
 from tfmodels.data.examples import Examples
 from tfmodels.data.ragged import Ragged
-from tfmodels.data.tokens import where
+from tfmodels.data.tokens import check_distinct, where
 
 
 def item_sequences(sequences, length, items=None, score="all"):
@@ -31,7 +31,8 @@ def item_sequences(sequences, length, items=None, score="all"):
             "There must be sequences and a length of at least 1. "
             f"Received: {len(sequences)}, length={length}."
         )
-    known = sorted({item for sequence in sequences for item in sequence}) if items is None else list(items)
+    known = _sorted_items(sequences) if items is None else list(items)
+    check_distinct(known, "items")
     ids = {item: i for i, item in enumerate(known, 1)}
     rows = []
     for i, sequence in enumerate(sequences):
@@ -53,3 +54,15 @@ def item_sequences(sequences, length, items=None, score="all"):
     )
     examples.labels = known
     return examples
+
+
+def _sorted_items(sequences):
+    """The distinct items, all strings or all numbers."""
+    kinds = set()
+    for i, sequence in enumerate(sequences):
+        kinds.update(isinstance(item, str) for item in sequence)
+        if len(kinds) > 1:
+            raise ValueError(
+                f"{where(sequences, i)}: items must be all strings or all ints. Received: {sequence!r:.200}."
+            )
+    return sorted({item for sequence in sequences for item in sequence})

@@ -3,6 +3,7 @@
 Shape letters: b batch, l length, d hidden_dim, n num_labels.
 """
 
+import collections
 import dataclasses
 
 import keras
@@ -147,6 +148,9 @@ def _complete_labels(config):
         labels = tuple(labels)
         if not labels or not all(isinstance(label, str) for label in labels):
             raise ValueError(f"{name}.labels must be strings. Received: {config.labels!r}.")
+        label, count = collections.Counter(labels).most_common(1)[0]
+        if count > 1:
+            raise ValueError(f"{name}.labels must have each name once. Received: {label!r} {count} times.")
         object.__setattr__(config, "labels", labels)
         if config.num_labels not in (None, len(labels)):
             raise ValueError(
