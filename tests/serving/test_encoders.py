@@ -62,6 +62,13 @@ def rows_are_as_alone(signature, **texts):
     return whole
 
 
+def check_refused(signature, rule, **inputs):
+    specs = signature.structured_input_signature[1]
+    inputs = {name: tf.constant(value, specs[name].dtype) for name, value in inputs.items()}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=rule):
+        signature(**inputs)
+
+
 def test_labels(wordpiece, tmp_path):
     config = SequenceClassifierConfig(labels=("no", "yes", "perhaps"))
     model = SequenceClassifier(small_bert(wordpiece), config)
@@ -77,6 +84,17 @@ def test_labels(wordpiece, tmp_path):
     pairs = signatures["pair"](text=tf.constant(TEXTS), pair=tf.constant(TEXTS[::-1]))
     inputs = wordpiece.encode(TEXTS, TEXTS[::-1], max_length=24)
     np.testing.assert_allclose(pairs["probabilities"], softmax(model(inputs).numpy()), atol=1e-5)
+    check_refused(signatures["pair"], "pair must have as many rows as text", text=["a", "b"], pair=["c"])
+    raw = {"token_ids": [[5, 6]], "padding_mask": [[1, 1]], "segment_ids": [[0, 1]]}
+    for name, value, rule in (
+        ("segment_ids", [[0, 0], [0, 0]], "segment_ids must have the shape of token_ids"),
+        ("segment_ids", [[0]], "segment_ids must have the shape of token_ids"),
+        ("segment_ids", [[0, 7]], "segment_ids must be at least 0 and below 2"),
+        ("padding_mask", [[1, 1], [1, 1]], "padding_mask must have the shape of token_ids"),
+    ):
+        check_refused(signatures["logits"], rule, **raw | {name: value})
+    for length, rule in ((0, "token_ids must have rows of a length"), (25, "from 1 to 24")):
+        check_refused(signatures["logits"], rule, **{name: [[1] * length] for name in raw})
     lengths = tf.reduce_sum(wordpiece.encode(TEXTS, TEXTS[::-1])["padding_mask"], 1)
     assert pairs["truncated"].numpy().tolist() == (lengths > 24).numpy().tolist()
 
@@ -92,6 +110,7 @@ def test_spans(wordpiece, tmp_path):
     serve = signatures["serving_default"]
     sent = [*contexts[:3], TEXTS[3], *contexts[4:]]
     answers = rows_are_as_alone(serve, question=questions, context=sent)
+    check_refused(serve, "context must have as many rows as question", question=["a", "b"], context=["c"])
     assert answers["answer"][1] == b"" and answers["probability"][1] == 0
     assert answers["none_probability"][1] == pytest.approx(1)
     assert answers["truncated"].tolist() == [False] * 7 + [True]

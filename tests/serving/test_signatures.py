@@ -231,7 +231,15 @@ def test_prefill_and_decode_write_what_generate_writes(words, decoder, exports):
 def test_ids_out_of_range(exports):
     _, signatures, *_ = exports["greedy"]
     one = tf.constant([[1]])
+    step = signatures["prefill"](token_ids=one, padding_mask=one, cache_length=tf.constant(3))
+    caches = {name: value for name, value in step.items() if name != "logits"}
     for wrong, name in (
+        ({"token_ids": one[:, :0], "padding_mask": one[:, :0]}, "logits"),
+        ({"token_ids": tf.ones((1, 25), tf.int32), "padding_mask": tf.ones((1, 25), tf.int32)}, "logits"),
+        ({"token_ids": tf.repeat(one, 2, axis=0), "padding_mask": one}, "logits"),
+        ({"token_ids": tf.repeat(one, 2, axis=0), "lengths": tf.constant([1])}, "detokenize"),
+        ({"token_ids": tf.constant([1, 1]), "index": tf.constant([1]), **caches}, "decode"),
+        ({"token_ids": tf.constant([1, 1]), "index": tf.constant([1, 1]), **caches}, "decode"),
         ({"token_ids": one * 999, "padding_mask": one}, "logits"),
         ({"token_ids": one, "padding_mask": tf.constant([[1, 1]])}, "logits"),
         ({"token_ids": one, "padding_mask": one, "cache_length": tf.constant(99)}, "prefill"),

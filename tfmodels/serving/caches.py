@@ -82,9 +82,13 @@ def _decode(model, structure, rows):
 
     def decode(token_ids, index, **tensors):
         size = getattr(model.config, list(model.input_pairs.values())[-1][1])
+        # One check of all: there are dozens of caches, and this is a step of a loop.
+        rows = tf.stack([tf.shape(x)[0] for x in (token_ids, index, *tensors.values())])
+        same = tf.reduce_all(rows == rows[0])
         fine = (token_ids >= 0) & (token_ids < size)
         token_ids, index = checked(
             (token_ids, index),
+            (same, "token_ids, index and each cache must have as many rows.", rows),
             (fine, f"token_ids must be at least 0 and below {size}.", token_ids),
             (index >= 0, "index must be at least 0.", index),
         )

@@ -6,7 +6,7 @@ Shape letters: b batch, l length, n labels, c choices, e entities, d hidden_dim.
 import tensorflow as tf
 
 from tfmodels.serving.entities import Entities
-from tfmodels.serving.signatures import TEXT, Signature, checked_ids, rounded
+from tfmodels.serving.signatures import TEXT, Signature, checked_ids, rounded, same_rows
 from tfmodels.serving.spans import Spans
 from tfmodels.serving.text_generation import text_signatures
 
@@ -46,6 +46,8 @@ class Head:
 
     def encode(self, text, pair=None):
         """The model's inputs for texts, and which of them were cut."""
+        if pair is not None:
+            text, pair = same_rows(text=text, pair=pair).values()
         inputs = self.tokenizer.encode(text, pair, max_length=self.max_length)
         ids = [self.tokenizer.tokenize(each).row_lengths() for each in (text, pair) if each is not None]
         kept = tf.reduce_sum(inputs["padding_mask"], axis=1)
@@ -135,6 +137,7 @@ def _follows(head):
 
 def _choice(head):
     def answer(text, choices):
+        text, choices = same_rows(text=text, choices=choices).values()
         rows, count = tf.unstack(tf.shape(choices))
         pairs = tf.reshape(choices, (-1,))
         inputs, truncated = head.encode(tf.repeat(text, count), pairs)

@@ -77,18 +77,45 @@ def checked(tensors, *rules):
         return tf.nest.map_structure(tf.identity, tensors)
 
 
+def same_rows(**tensors):
+    """The tensors, after the rule that all have as many rows as the first."""
+    (first, reference), *others = tensors.items()
+    rows = tf.shape(reference)[0]
+    rules = [
+        (tf.shape(x)[0] == rows, f"{name} must have as many rows as {first}.", tf.shape(x)[0])
+        for name, x in others
+    ]
+    return checked(tensors, *rules)
+
+
 def checked_ids(inputs, model):
-    """A model's ids and masks, all of one shape and inside the vocabulary."""
+    """A model's ids, masks and segments, of one shape, as long as the model reads and in their ranges."""
+    pairs = {ids: pair for ids, pair in model.input_pairs.items() if ids in inputs}
     rules = []
-    for name, (mask, field) in model.input_pairs.items():
-        if name not in inputs:
-            continue
-        ids, size = inputs[name], getattr(model.config, field)
-        rules.append(((ids >= 0) & (ids < size), f"{name} must be at least 0 and below {size}.", ids))
+
+    def in_range(name, size):
+        x = inputs[name]
+        rules.append(((x >= 0) & (x < size), f"{name} must be at least 0 and below {size}.", x))
+
+    def like(name, ids):
+        shape = tf.shape(inputs[name])
+        same = tf.reduce_all(shape == tf.shape(inputs[ids]))
+        rules.append((same, f"{name} must have the shape of {ids}.", shape))
+
+    for ids, (mask, field) in pairs.items():
+        in_range(ids, getattr(model.config, field))
         if mask in inputs:
-            same = tf.reduce_all(tf.shape(ids) == tf.shape(inputs[mask]))
-            rules.append((same, f"{name} and {mask} must have one shape.", tf.shape(inputs[mask])))
-    return checked(inputs, *rules)
+            like(mask, ids)
+        length, most = tf.shape(inputs[ids])[-1], getattr(model.config, "max_sequence_length", None)
+        fine, rule = length >= 1, "at least 1"
+        if most is not None:
+            fine, rule = fine & (length <= most), f"from 1 to {most}"
+        rules.append((fine, f"{ids} must have rows of a length of {rule}.", length))
+    if "segment_ids" in inputs:
+        in_range("segment_ids", model.config.segment_vocabulary_size)
+        like("segment_ids", next(iter(pairs)))
+    same_batch = same_rows(**{ids: inputs[ids] for ids in pairs})
+    return checked(inputs | same_batch, *rules)
 
 
 def rounded(inputs, max_length):

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfmodels.serving.frames import Frame
 from tfmodels.serving.located import locate
-from tfmodels.serving.signatures import TEXT, Signature
+from tfmodels.serving.signatures import TEXT, Signature, same_rows
 
 _MAX_ANSWER_TOKENS = 30  # as tfmodels.data's QuestionExamples.answers
 _SHARED_TOKENS = 128  # of two neighbouring windows, as tfmodels.data.question_answering
@@ -41,6 +41,7 @@ class Spans:
         )
 
     def _answer(self, question, context):
+        question, context = same_rows(question=question, context=context).values()
         questions = self.head.tokenizer.tokenize(question)
         long_question = questions.row_lengths() > self.most_question
         questions = questions[:, : self.most_question]

@@ -16,7 +16,17 @@ from tfmodels.generation.rules import token_rules
 from tfmodels.generation.score import token_log_probabilities
 from tfmodels.serving.caches import cache_signatures
 from tfmodels.serving.numbers import Numbers
-from tfmodels.serving.signatures import IDS, ROW_IDS, TEXT, Signature, checked, checked_ids, cut, rounded
+from tfmodels.serving.signatures import (
+    IDS,
+    ROW_IDS,
+    TEXT,
+    Signature,
+    checked,
+    checked_ids,
+    cut,
+    rounded,
+    same_rows,
+)
 
 # Of prompts where the model has no limit: T5's training length. A text of any length costs any memory.
 _DEFAULT_MAX_LENGTH = 512
@@ -169,7 +179,9 @@ class TextGeneration:
             after = []
         room = self.max_length - len(before) - len(after)
 
-        def score(text, **source):
+        def score(**texts):
+            source = same_rows(**texts)
+            text = source.pop("text")
             ids, truncated = cut(self.tokenizer.tokenize(text), room)
             inputs = {}
             if source:
@@ -225,6 +237,7 @@ def text_signatures(tokenizer):
         return {"token_ids": ids.to_tensor(), "lengths": tf.cast(ids.row_lengths(), tf.int32)}
 
     def back(token_ids, lengths):
+        token_ids, lengths = same_rows(token_ids=token_ids, lengths=lengths).values()
         fine = (lengths >= 0) & (lengths <= tf.shape(token_ids)[1])
         lengths = checked(lengths, (fine, "lengths must be from 0 to the width of token_ids.", lengths))
         return {"text": tokenizer.detokenize(tf.RaggedTensor.from_tensor(token_ids, lengths=lengths))}
