@@ -60,6 +60,7 @@ def test_files(tmp_path, suffix):
         (lambda path: read_tsv(path, ["x"]), b"x\ty\n1\n", "file:2: .*2 columns.*Received: 1"),
         (lambda path: read_tsv(path, ["x"]), b"x\ty\n", "rows under its header"),
         (read_jsonl, b'{"x": 1}\n{"x": \n', "file:2: not JSON"),
+        (read_jsonl, b'{"x": 1}\n' + b"[" * 100_000, "file:2: not JSON: .*recursion"),
         (read_jsonl, b"[1]\n", "file:1: a line must be an object"),
         (lambda path: read_jsonl(path, ["x"]), b'{"x": 1}\n{"y": 1}\n', "file:2: no field 'x'. Received: y"),
         (lambda path: read_texts(path, errors="x"), b"a", "errors must be"),

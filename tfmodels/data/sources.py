@@ -113,7 +113,7 @@ def read_jsonl(path, fields=None, errors="strict"):
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:  # the second of what is nested too deeply
             raise ValueError(f"{path}:{number}: not JSON: {error}. Received: {line[:60]!r}.") from error
         if not isinstance(record, dict):
             raise ValueError(f"{path}:{number}: a line must be an object. Received: {line[:60]!r}.")
