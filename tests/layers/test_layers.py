@@ -11,12 +11,15 @@ from tests.reference import weights as read
 from tfmodels.layers import (
     FeedForward,
     FirstToken,
+    LastToken,
+    MeanToken,
     MultiHeadCrossAttention,
     MultiHeadSelfAttention,
     PositionalEmbedding,
     ShiftRight,
     TransformerBlock,
 )
+from tfmodels.layers.relative_attention import RelativePositions
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 5, 12)).astype("float32")
@@ -49,6 +52,31 @@ def test_self_attention(mask, causal):
     np.testing.assert_allclose(outputs, expected, atol=ATOL)
     np.testing.assert_allclose(weights, expected_weights, atol=ATOL)
     np.testing.assert_array_equal(layer(X, padding_mask=MASKS[mask]), outputs)
+
+
+@pytest.mark.parametrize("blockwise", [False, True])
+def test_boolean_masks(blockwise, monkeypatch):
+    """As Keras has them: True = real."""
+    if blockwise:
+        monkeypatch.setattr("tfmodels.layers.attention._BLOCKWISE_LENGTH", 1)
+    mask, memory_mask = MASKS["padded"], MEMORY_MASKS["padded"]
+    block = TransformerBlock(3, 11, causal=True, cross_attention=True)
+    for layer, inputs, masks in (
+        (MultiHeadSelfAttention(num_heads=3), X, {"padding_mask": mask}),
+        (block, X, {"padding_mask": mask, "encoder_padding_mask": memory_mask}),
+        (PositionalEmbedding(8), X, {"padding_mask": mask}),
+        (FirstToken(), X, {"padding_mask": mask}),
+        (LastToken(), X, {"padding_mask": mask}),
+        (MeanToken(), X, {"padding_mask": mask}),
+        (ShiftRight(9), mask, {"padding_mask": mask}),
+    ):
+        others = {"encoder_output": MEMORY} if layer is block else {}
+        boolean = {name: value == 1 for name, value in masks.items()}
+        expected = layer(inputs, **others, **masks)
+        np.testing.assert_array_equal(layer(inputs, **others, **boolean), expected)
+    windows = (RelativePositions(12)(given) for given in (mask, mask == 1))
+    for number, boolean in zip(*(keras.tree.flatten(window) for window in windows), strict=True):
+        np.testing.assert_array_equal(number, boolean)
 
 
 def test_self_attention_without_mask_sees_all():
@@ -216,6 +244,8 @@ def test_config_round_trip(layer, inputs):
     [
         (lambda: MultiHeadSelfAttention(num_heads=5)(X), "hidden_dim=12, num_heads=5"),
         (lambda: MultiHeadSelfAttention(num_heads=0), "num_heads=0"),
+        (lambda: MultiHeadSelfAttention(num_heads=3)(X[0]), r"\(batch, length, hidden_dim\).*\(5, 12\)"),
+        (lambda: MultiHeadCrossAttention(num_heads=3)(X, MEMORY[0]), r"hidden_dim\).*\(7, 12\)"),
         (lambda: PositionalEmbedding(9, kind="sine"), "kind='sine'"),
         (
             lambda: MultiHeadSelfAttention(num_heads=3)(X, cache={"key": X}, index=0),

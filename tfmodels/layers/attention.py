@@ -9,7 +9,13 @@ from keras import ops
 
 from tfmodels.layers._kernels import blockwise_attention, matmul_heads, swap_in_words
 from tfmodels.layers.cache import empty, load, write
-from tfmodels.layers.masks import attention_mask, cached_attention_mask, cached_positions, masked_softmax
+from tfmodels.layers.masks import (
+    as_numbers,
+    attention_mask,
+    cached_attention_mask,
+    cached_positions,
+    masked_softmax,
+)
 from tfmodels.layers.record import is_recording, record
 from tfmodels.layers.rotary import rotate
 from tfmodels.layers.steps import Dense, is_stepping, leading, of_step, once, side_by_side
@@ -49,6 +55,9 @@ class MultiHeadAttentionBase(keras.layers.Layer):
         self.output_initializer = keras.initializers.get(output_initializer or kernel_initializer)
 
     def _build_projections(self, query_shape, key_shape, key_value_heads=None):
+        for shape in (query_shape, key_shape):
+            if len(shape) != 3:
+                raise ValueError(f"Attention takes (batch, length, hidden_dim). Received: {tuple(shape)}.")
         hidden_dim = query_shape[-1]
         self._key_value_heads = key_value_heads or self.num_heads
         if self.head_dim is None and hidden_dim % self.num_heads:
@@ -318,7 +327,7 @@ class MultiHeadSelfAttention(MultiHeadAttentionBase):
         def by_blocks():
             rate = self.dropout if training else 0.0
             seed = self.weights_dropout.seed_generator.next() if rate else None
-            masks = padding_mask, padding_mask
+            masks = (as_numbers(padding_mask),) * 2
             return blockwise_attention(
                 query, keys["key"], keys["value"], *masks, self.causal, self.window, rate, seed
             )

@@ -3,10 +3,20 @@
 Shape letters: b batch, q query length, k key length, l length.
 """
 
+import keras
 from keras import ops
 
 from tfmodels.layers._kernels import mask_scores, not_before
 from tfmodels.layers.steps import of_step
+
+
+def as_numbers(padding_mask):
+    """A padding mask as the numbers of sequences; of a boolean one, as Keras has them, True is 1."""
+    if padding_mask is None:
+        return None
+    padding_mask = ops.convert_to_tensor(padding_mask)
+    is_bool = keras.backend.standardize_dtype(padding_mask.dtype) == "bool"
+    return ops.cast(padding_mask, "int32") if is_bool else padding_mask
 
 
 def attention_mask(query_mask, key_mask, causal=False, window=None):
@@ -22,6 +32,7 @@ def attention_mask(query_mask, key_mask, causal=False, window=None):
         A boolean tensor that broadcasts to (batch, query_length, key_length), True = may attend,
         or None when nothing is masked.
     """
+    query_mask, key_mask = as_numbers(query_mask), as_numbers(key_mask)
     mask = None
     if key_mask is not None:
         mask = key_mask[:, None, :] != 0  # (b, 1, k)
@@ -114,6 +125,7 @@ def positions_in_sequence(padding_mask):
     Returns:
         int32 tensor, (batch, length).
     """
+    padding_mask = as_numbers(padding_mask)
     batch, length = ops.shape(padding_mask)
     index = ops.broadcast_to(ops.arange(length, dtype="int32")[None], (batch, length))
     # Not ops.roll, which LiteRT lacks.

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from tfmodels.layers.masks import as_numbers
+
 
 @keras.saving.register_keras_serializable("tfmodels")
 class FirstToken(keras.layers.Layer):
@@ -21,7 +23,7 @@ class FirstToken(keras.layers.Layer):
     """
 
     def call(self, inputs, padding_mask):
-        real = ops.cast(ops.convert_to_tensor(padding_mask) != 0, "int32")
+        real = ops.cast(as_numbers(padding_mask) != 0, "int32")
         first = ops.argmax(real, axis=1)[:, None, None]  # (b, 1, 1), the first of the largest
         return ops.take_along_axis(inputs, first, axis=1)[:, 0]  # (b, d)
 
@@ -46,7 +48,7 @@ class LastToken(keras.layers.Layer):
     """
 
     def call(self, inputs, padding_mask):
-        real = ops.cast(ops.convert_to_tensor(padding_mask) != 0, "int32")
+        real = ops.cast(as_numbers(padding_mask) != 0, "int32")
         index = ops.arange(ops.shape(real)[1], dtype="int32")
         last = ops.max(real * index, axis=1)[:, None, None]  # (b, 1, 1)
         return ops.take_along_axis(inputs, last, axis=1)[:, 0]  # (b, d)
@@ -73,7 +75,7 @@ class MeanToken(keras.layers.Layer):
 
     def call(self, inputs, padding_mask):
         # Sums in float32: bfloat16 drifts over hundreds of tokens.
-        real = ops.cast(ops.convert_to_tensor(padding_mask) != 0, "float32")[:, :, None]  # (b, l, 1)
+        real = ops.cast(as_numbers(padding_mask) != 0, "float32")[:, :, None]  # (b, l, 1)
         total = ops.sum(ops.cast(inputs, "float32") * real, axis=1)  # (b, d)
         count = ops.maximum(ops.sum(real, axis=1), 1.0)  # (b, 1); a row of padding alone is 0
         return ops.cast(total / count, self.compute_dtype)

@@ -11,7 +11,7 @@ from keras import ops
 from tfmodels.layers._kernels import mask_scores
 from tfmodels.layers.attention import MultiHeadAttentionBase
 from tfmodels.layers.cache import empty, load, write
-from tfmodels.layers.masks import attention_mask, positions_in_sequence
+from tfmodels.layers.masks import as_numbers, attention_mask, positions_in_sequence
 from tfmodels.layers.record import record
 from tfmodels.layers.steps import PlainDense
 
@@ -79,6 +79,7 @@ class RelativePositions(keras.layers.Layer):
         )
 
     def call(self, inputs, memory_mask=None):
+        inputs, memory_mask = as_numbers(inputs), as_numbers(memory_mask)
         steps = positions_in_sequence(inputs)  # (b, q)
         filled, keys = 0, inputs
         if memory_mask is not None:

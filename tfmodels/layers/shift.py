@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from tfmodels.layers.masks import as_numbers
+
 
 @keras.saving.register_keras_serializable("tfmodels")
 class ShiftRight(keras.layers.Layer):
@@ -29,7 +31,7 @@ class ShiftRight(keras.layers.Layer):
         self.start_id = start_id
 
     def call(self, inputs, padding_mask):
-        ids, mask = ops.convert_to_tensor(inputs), ops.convert_to_tensor(padding_mask)
+        ids, mask = ops.convert_to_tensor(inputs), as_numbers(padding_mask)
         before = ops.pad(ids[:, :-1], ((0, 0), (1, 0)))  # (b, l)
         # A token starts a sequence where the token before it is of another one, or padding.
         same = ops.pad(mask[:, :-1], ((0, 0), (1, 0))) == mask
