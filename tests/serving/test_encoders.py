@@ -102,7 +102,7 @@ def test_labels(wordpiece, tmp_path):
 def test_spans(wordpiece, tmp_path):
     """Against tfmodels.data's own windows and its own way from scores to text."""
     model = QuestionAnsweringModel(small_bert(wordpiece))
-    _, signatures = exported(model, wordpiece, tmp_path, signatures=["serving_default"])
+    _, signatures = exported(model, wordpiece, tmp_path, signatures="serving_default")  # one, or a list
     words = ("ünï Ann went to Rome, and (Bob) to Paris;" * 9).split()
     long = "  " + " ".join(np.random.default_rng(0).permutation(words))  # no two windows are equal
     contexts = [*TEXTS[:3], "bad \ufffd\ufffd bytes", TEXTS[4], long, long[::-1], "stop " * 900]

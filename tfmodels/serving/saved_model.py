@@ -61,7 +61,8 @@ def export(
         quantize: "int8" or "bfloat16", smaller weights; None: as they are. The size and the loss in
             quality stand in the card, under "quantization".
         license: str, of the weights, which travels with them.
-        signatures: list of str, of those in docs/serving.md, for an export that loads faster; None: all.
+        signatures: list of str, or one, of those in docs/serving.md, for an export that loads faster; None:
+            all.
         **options: fields of `GenerationConfig` that override it.
 
     Returns:
@@ -77,6 +78,7 @@ def export(
         'exported/1'
     """
     check_tokenizer(getattr(model, "backbone", model), tokenizer)
+    signatures = [signatures] if isinstance(signatures, str) else signatures
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}. Received: {format!r}.")
     if format == "litert":
