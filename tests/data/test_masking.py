@@ -125,6 +125,7 @@ def test_next_sentences(documents, wordpiece):
     "arguments, message",
     [
         ((["", ""], 32), "at least one text"),
+        (("text", 32), "one string, 'text'"),
         ((["a", 3], 32), "number 1: a text must be a string"),
         ((["a"], 3), "room for 2 special tokens"),
         ((["a"], 32, True), "at least two documents"),

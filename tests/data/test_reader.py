@@ -11,7 +11,13 @@ import pytest
 import tensorflow as tf
 
 import tfmodels
-from tfmodels.data import Reader, batches, causal_language_modelling, sequence_to_sequence
+from tfmodels.data import (
+    Reader,
+    batches,
+    causal_language_modelling,
+    question_answering,
+    sequence_to_sequence,
+)
 from tfmodels.data.planning import first_fit_decreasing
 
 
@@ -201,7 +207,10 @@ def test_iterables_are_read_into_memory(tokenizer, bible):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"batch_size": 0}, "at least 1 row"),
+        ({"batch_size": 0}, "from 1 on. Received: 0"),
+        ({"batch_size": 2.5}, "whole number of rows or tokens.*Received: 2.5"),
+        ({"tokens_per_batch": "64"}, "whole number of rows or tokens.*Received: '64'"),
+        ({"batch_size": 2, "pack": 40.5}, "for each of .*Received: 40.5"),
         ({"batch_size": 2, "shard": (2, 2)}, r"shard must be .*\(2, 2\)"),
         ({"tokens_per_batch": 5}, "tokens_per_batch=5 must be at least the longest.*tokens in number"),
         ({"batch_size": 2, "pack": 5}, "must fit into a row of pack=.*tokens in number"),
@@ -212,6 +221,13 @@ def test_iterables_are_read_into_memory(tokenizer, bible):
 def test_bad_options(lines, options, message):
     with pytest.raises(ValueError, match=message):
         Reader(lines, **options)
+
+
+def test_elements_of_another_form(wordpiece):
+    record = {"question": "Who?", "context": "God is love", "answers": {"text": ["God"], "answer_start": [0]}}
+    elements = list(question_answering([record], wordpiece))
+    with pytest.raises(ValueError, match="y must be an array of numbers.*start_logits.* in number 0"):
+        Reader(elements, batch_size=1)
 
 
 def test_nothing_left(tokenizer):

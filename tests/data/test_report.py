@@ -52,6 +52,8 @@ def test_bad_input(byte_pair, monkeypatch):
     data = tf.data.Dataset.from_tensors(({"ids": np.zeros((1, 2))}, np.zeros((1, 2))))
     with pytest.raises(ValueError, match=r"padding mask. Received: \['ids'\]"):
         report(data)
+    with pytest.raises(ValueError, match="report takes a Reader or .* Received: Examples"):
+        report(causal_language_modelling(["a"], byte_pair, 4))
     with pytest.raises(ValueError, match="at least one batch"):
         report(data.take(0))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)

@@ -57,6 +57,7 @@ def test_classification(wordpiece, pairs):
 def test_regression(wordpiece):
     examples = classification(["a", "b"], [1.5, -2.0], wordpiece)
     assert [float(y) for _, y, _ in examples] == [1.5, -2.0] and examples.labels is None
+    assert [float(y) for _, y, _ in classification(["a", "b"], [1, 0.5], wordpiece)] == [1.0, 0.5]
 
 
 def test_token_classification(wordpiece, byte_pair):
@@ -226,6 +227,8 @@ def texts_with(bad):
         (lambda w, b: causal_language_modelling(texts_with(3), b, 8), "number 1: a text must be a string"),
         (lambda w, b: causal_language_modelling(texts_with("\ud800"), b, 8), "number 1: .*surrogate"),
         (lambda w, b: causal_language_modelling(texts_with(b"\xff"), b, 8), "number 1: .*UTF-8"),
+        (lambda w, b: causal_language_modelling("text", b, 8), "one string, 'text'"),
+        (lambda w, b: classification(["a", "b"], [True, 0.5], w), "number 1: a label must be"),
         (lambda w, b: sequence_to_sequence([("a", "")], b), "number 0: .*must not be empty"),
         (lambda w, b: classification(["a", ""], ["x", "y"], w), "number 1: .*must not be empty"),
         (lambda w, b: classification(["a"], ["x", "y"], w), "as many labels as texts. Received: 2 and 1"),

@@ -68,4 +68,10 @@ def _parts(element, i):
     parts["y"] = np.asarray(element[1])
     if len(element) == 3:
         parts["sample_weight"] = np.asarray(element[2])
+    for name, value in parts.items():
+        if value.dtype.kind not in "biuf":
+            raise ValueError(
+                f"{name} must be an array of numbers. Received: {value.tolist()!r:.200} in number {i}. "
+                "Give the Examples of a task as they are, not as a list."
+            )
     return {name: v.astype(np.int32) if v.dtype.kind in "iu" else v for name, v in parts.items()}

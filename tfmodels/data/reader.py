@@ -2,6 +2,7 @@
 
 import itertools
 import zlib
+from numbers import Integral
 
 import numpy as np
 import tensorflow as tf
@@ -62,8 +63,10 @@ class Reader:
                 f"Received: batch_size={batch_size}, tokens_per_batch={tokens_per_batch}."
             )
         size = batch_size if tokens_per_batch is None else tokens_per_batch
-        if size < 1:
-            raise ValueError(f"A batch must have at least 1 row or token. Received: {size}.")
+        if not _is_size(size):
+            raise ValueError(
+                f"A batch must have a whole number of rows or tokens, from 1 on. Received: {size!r}."
+            )
         if not 0 <= shard[0] < shard[1]:
             raise ValueError(f"shard must be (index, count) with 0 <= index < count. Received: {shard}.")
         if not isinstance(examples, Examples):
@@ -233,6 +236,10 @@ def batches(
     return Reader(examples, batch_size, tokens_per_batch, shuffle, seed, repeat, pack, shard).dataset()
 
 
+def _is_size(value):
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+
+
 def _widths(examples, pack):
     """The length of packed rows by axis."""
     dense = [name for name, field in examples.fields.items() if field.axis is None]
@@ -242,7 +249,7 @@ def _widths(examples, pack):
             "value an example. Leave out pack, and batch by tokens_per_batch."
         )
     widths = dict(pack) if isinstance(pack, dict) else dict.fromkeys(examples.axes, pack)
-    if set(widths) != set(examples.axes) or min(widths.values()) < 1:
+    if set(widths) != set(examples.axes) or not all(map(_is_size, widths.values())):
         raise ValueError(
             f"pack must be a length of at least 1 for each of {examples.axes}. Received: {pack}."
         )

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import tensorflow as tf
 
 _BINS = 16
 _BAR = 40
@@ -63,11 +64,16 @@ def report(dataset, max_batches=None, picture=None):
         `Report`, whose str is what was printed.
 
     Raises:
-        ValueError: the dataset is empty or has no padding masks, or repeats for ever.
+        ValueError: the dataset is none, is empty or has no padding masks, or repeats for ever.
         ImportError: a picture is asked for, and matplotlib is missing.
     """
     figure_class = None if picture is None else _figure_class()
     dataset = dataset.dataset() if hasattr(dataset, "dataset") else dataset
+    if not isinstance(dataset, tf.data.Dataset):
+        raise ValueError(
+            f"report takes a Reader or a tf.data.Dataset of batches. Received: {type(dataset).__name__}. "
+            "Give batches(...) of the examples."
+        )
     if max_batches is None and dataset.cardinality() == -1:  # infinite
         raise ValueError("A dataset that repeats has no end. Received: max_batches=None. Give a number.")
     tokens, positions, lengths = [], 0, np.zeros(1, np.int64)

@@ -211,7 +211,7 @@ def check_text(text, place):
 
 def check_texts(texts):
     """A list of checked texts; raises ValueError if there is none."""
-    texts = _listed(texts)
+    texts = listed(texts)
     checked = [check_text(text, where(texts, i)) for i, text in enumerate(texts)]
     if not checked:
         raise ValueError("There must be at least one text. Received: none.")
@@ -220,7 +220,7 @@ def check_texts(texts):
 
 def check_pairs(pairs, what="(source, target)"):
     """Two lists of checked texts; raises ValueError if there is no pair, or an element is none."""
-    pairs = _listed(pairs)
+    pairs = listed(pairs)
     for i, pair in enumerate(pairs):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise ValueError(f"Each example must be a {what} pair. {where(pairs, i).capitalize()}: {pair!r}.")
@@ -230,7 +230,7 @@ def check_pairs(pairs, what="(source, target)"):
     return tuple([check_text(text, where(pairs, i)) for i, text in enumerate(side)] for side in sides)
 
 
-def _listed(records):
+def listed(records):
     """A list, with its places if it has them; elements of a tf.data.Dataset become NumPy's."""
     if isinstance(records, str | bytes):
         raise ValueError(f"Give a list of texts. Received: one string, {records[:60]!r}.")

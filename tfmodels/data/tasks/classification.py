@@ -13,7 +13,8 @@ def classification(texts, labels, tokenizer, pairs=None, label_names=None, max_l
 
     Args:
         texts: list of str.
-        labels: list of as many str or int labels, or of float numbers for regression.
+        labels: list of as many str or int labels, or of numbers for regression, of which one at least is a
+            float.
         tokenizer: has `encode` and its `pad_id`.
         pairs: list of str, the second texts; None: there are none.
         label_names: list of the labels in the order of their ids, such as the training data's
@@ -36,7 +37,7 @@ def classification(texts, labels, tokenizer, pairs=None, label_names=None, max_l
             raise ValueError(
                 f"There must be as many {name} as texts. Received: {len(column)} and {len(texts)}."
             )
-    if all(isinstance(label, float | np.floating) for label in labels):
+    if _are_numbers(labels):
         names, y = None, _finite(labels)
     else:
         names, y = label_ids(labels, label_names)
@@ -71,6 +72,12 @@ def label_ids(labels, names=None):
             known = ", ".join(map(str, names[:20]))
             raise ValueError(f"{where(labels, i)}: unknown label. Received: {label!r}. Known: {known}.")
     return names, np.array([ids[label] for label in labels], np.int32)
+
+
+def _are_numbers(labels):
+    """Whether labels are numbers for regression: some of them floats, and the others may be ints."""
+    some = any(isinstance(label, float | np.floating) for label in labels)
+    return some and all(isinstance(x, numbers.Real) and not isinstance(x, bool) for x in labels)
 
 
 def _finite(labels):

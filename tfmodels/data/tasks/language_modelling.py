@@ -3,7 +3,7 @@
 import numpy as np
 
 from tfmodels.data.examples import Examples, Field
-from tfmodels.data.tokens import check_text, padding_id, special_id, tokenize, where
+from tfmodels.data.tokens import check_text, listed, padding_id, special_id, tokenize, where
 
 _AXIS = "padding_mask"
 
@@ -32,6 +32,7 @@ def causal_language_modelling(texts, tokenizer, length, stride=None, join=True):
     stride = length if stride is None else stride
     if not 1 <= stride <= length:
         raise ValueError(f"stride must be from 1 to length={length}. Received: stride={stride}.")
+    texts = listed(texts)
     kept = [check_text(text, where(texts, i)) for i, text in enumerate(texts) if text]
     if not kept:
         raise ValueError("There must be at least one text. Received: none.")

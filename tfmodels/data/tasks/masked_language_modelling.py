@@ -12,6 +12,7 @@ from tfmodels.data.tokens import (
     Table,
     blank_before,
     check_text,
+    listed,
     padding_id,
     special_id,
     tokenize,
@@ -88,6 +89,7 @@ def masked_language_modelling(
 
 def _documents(texts):
     """Lists of sentences, cut at empty texts."""
+    texts = listed(texts)
     checked = [text and check_text(text, where(texts, i)) for i, text in enumerate(texts)]
     documents = [list(group) for filled, group in itertools.groupby(checked, bool) if filled]
     if not documents:
