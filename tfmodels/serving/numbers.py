@@ -20,7 +20,7 @@ _RULES = {
     "repetition_penalty": ("above 0 (1: none)", lambda x, most: x >= LEAST),
     "presence_penalty": ("finite (0: none)", lambda x, most: x == x),
     "frequency_penalty": ("finite (0: none)", lambda x, most: x == x),
-    "temperature": ("above 0 (at least 1e-30)", lambda x, most: x >= LEAST),
+    "temperature": (f"above 0 (at least {LEAST})", lambda x, most: x >= LEAST),
     "top_k": ("at least 0 (0: all tokens)", lambda x, most: x >= 0),
     "top_p": ("above 0 and at most 1 (1: all tokens)", lambda x, most: (x >= LEAST) & (x <= 1)),
     "min_p": ("from 0 (all tokens) to 1", lambda x, most: (x >= 0) & (x <= 1)),

@@ -115,9 +115,11 @@ def going_on_with_logs(callbacks, sizes):
     for logger, size in loggers.items():
         os.truncate(logger.filename, size)
         logger.append = True
-    yield
-    for logger in loggers:
-        logger.append = append[logger]
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.append = append[logger]
 
 
 def remembered(callback):
