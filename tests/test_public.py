@@ -43,17 +43,13 @@ def run(code):
 
 def test_import_is_lazy_and_cheap():
     code = (
-        "import sys, time, keras; start = time.perf_counter(); import tfmodels;"
-        "print(time.perf_counter() - start);"
+        "import sys, time, keras; start = time.process_time(); import tfmodels;"
+        "print(time.process_time() - start);"
         "print([m for m in ('tensorflow_text', 'sentencepiece', 'sacrebleu') if m in sys.modules])"
     )
-    # The promise is 0.3 s; measured here 0.05. A busy machine may stop any one of three imports.
-    times = []
-    while len(times) < 3 and not any(seconds < 0.3 for seconds in times):
-        seconds, loaded = run(code).stdout.splitlines()
-        assert loaded == "[]"
-        times.append(float(seconds))
-    assert min(times) < 0.3
+    seconds, loaded = run(code).stdout.splitlines()
+    assert loaded == "[]"
+    assert float(seconds) < 0.3  # of the processor's, whatever else it does; measured 0.05
 
 
 @pytest.mark.parametrize("chosen", [None, "0"])

@@ -251,6 +251,14 @@ def test_config_round_trip(layer, inputs):
             lambda: MultiHeadSelfAttention(num_heads=3)(X, cache={"key": X}, index=0),
             "causal=False",
         ),
+        (lambda: TransformerBlock(3, 11)(X, np.ones((2, 4))), r"padding_mask must.*\(2, 4\).*\(2, 5, 12\)"),
+        (lambda: TransformerBlock(3, 11)(X, MEMORY), r"\(batch, length\). Received: shape \(2, 7, 12\)"),
+        (lambda: TransformerBlock(3, 11)(X, encoder_output=MEMORY), "cross_attention=True"),
+        (lambda: TransformerBlock(3, 11, cross_attention=True)(X), "needs encoder_output"),
+        (
+            lambda: MultiHeadCrossAttention(3)(X, MEMORY, encoder_padding_mask=np.ones((2, 5))),
+            r"encoder_padding_mask must.*\(2, 5\)",
+        ),
     ],
 )
 def test_bad_arguments(make, message):

@@ -14,6 +14,8 @@ from tfmodels.layers.masks import (
     attention_mask,
     cached_attention_mask,
     cached_positions,
+    check_mask,
+    first_given,
     masked_softmax,
 )
 from tfmodels.layers.record import is_recording, record
@@ -42,6 +44,7 @@ class MultiHeadAttentionBase(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.supports_masking = True
         if num_heads < 1:
             raise ValueError(f"num_heads must be at least 1. Received: num_heads={num_heads}.")
         self.num_heads = num_heads
@@ -204,6 +207,8 @@ class MultiHeadSelfAttention(MultiHeadAttentionBase):
             to the scores, as `RelativePositionBias` makes it.
         rotary: cosines and sines of the tokens' positions, as `RotaryEmbedding` makes them.
         return_attention: bool, whether to return the attention weights too.
+        mask, inputs_mask: Keras's implicit mask, which it passes by itself, as of
+            `Embedding(mask_zero=True)`; stands for a `padding_mask` that is None.
 
     Returns:
         Float tensor, (batch, length, hidden_dim); with a cache, a tuple of it and the new cache;
@@ -211,7 +216,7 @@ class MultiHeadSelfAttention(MultiHeadAttentionBase):
 
     Raises:
         ValueError: hidden_dim is not divisible by num_heads, or num_heads by num_key_value_heads;
-            a cache or a window without causal attention.
+            a cache or a window without causal attention; a mask is not of the inputs' size.
 
     Example:
         >>> layer = MultiHeadSelfAttention(num_heads=2, causal=True)
@@ -271,7 +276,11 @@ class MultiHeadSelfAttention(MultiHeadAttentionBase):
         rotary=None,
         return_attention=False,
         training=None,
+        mask=None,
+        inputs_mask=None,
     ):
+        padding_mask = first_given(padding_mask, mask, inputs_mask)
+        check_mask("padding_mask", padding_mask, inputs)
         query, keys = self._project_all(inputs, rotary)
         plain = cache is None and position_bias is None
         if plain and not return_attention and not is_recording():

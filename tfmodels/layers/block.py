@@ -6,6 +6,7 @@ from tfmodels.layers._kernels import rematerialise
 from tfmodels.layers.attention import MultiHeadSelfAttention
 from tfmodels.layers.cross_attention import MultiHeadCrossAttention
 from tfmodels.layers.feed_forward import FeedForward
+from tfmodels.layers.masks import first_given
 from tfmodels.layers.norm import LayerNormalization
 from tfmodels.layers.steps import shared
 
@@ -32,6 +33,7 @@ class BlockBase(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.num_heads = num_heads
         self.intermediate_dim = intermediate_dim
         self.causal = causal
@@ -109,8 +111,16 @@ class BlockBase(keras.layers.Layer):
         position_bias=None,
         rotary=None,
         training=None,
+        mask=None,
+        inputs_mask=None,
+        encoder_output_mask=None,
     ):
-        masks = {"padding_mask": padding_mask, "encoder_padding_mask": encoder_padding_mask}
+        masks = {
+            "padding_mask": first_given(padding_mask, mask, inputs_mask),
+            "encoder_padding_mask": first_given(encoder_padding_mask, encoder_output_mask),
+        }
+        if encoder_output is not None and not self.cross_attention:
+            raise ValueError("encoder_output needs a block with cross_attention=True. Received: False.")
         if cache is not None:
 
             def step(inputs, cache, tensors):
@@ -231,6 +241,8 @@ class TransformerBlock(BlockBase):
             position of each token, (batch, length).
         position_bias: float tensor, added to the scores of the self-attention.
         rotary: what `RotaryEmbedding` returns, for the self-attention.
+        mask, inputs_mask, encoder_output_mask: Keras's implicit masks, which it passes by itself, as of
+            `Embedding(mask_zero=True)`; stand for a `padding_mask`, `encoder_padding_mask` that is None.
 
     Returns:
         Float tensor, (batch, length, hidden_dim); with a cache, a tuple of it and the new cache.

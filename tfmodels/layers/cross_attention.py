@@ -4,7 +4,7 @@ import keras
 
 from tfmodels.layers.attention import MultiHeadAttentionBase
 from tfmodels.layers.cache import load, store
-from tfmodels.layers.masks import attention_mask
+from tfmodels.layers.masks import attention_mask, check_mask, first_given
 from tfmodels.layers.record import record
 
 
@@ -31,6 +31,8 @@ class MultiHeadCrossAttention(MultiHeadAttentionBase):
             attends to the encoder's sequence k.
         cache: what `init_cache` returned, instead of `encoder_output`.
         return_attention: bool, whether to return the attention weights too.
+        inputs_mask, encoder_output_mask: Keras's implicit masks, which it passes by itself, as of
+            `Embedding(mask_zero=True)`; stand for a `padding_mask`, `encoder_padding_mask` that is None.
 
     Returns:
         Float tensor, (batch, length, hidden_dim), and with `return_attention` the weights,
@@ -58,7 +60,16 @@ class MultiHeadCrossAttention(MultiHeadAttentionBase):
         cache=None,
         return_attention=False,
         training=None,
+        inputs_mask=None,
+        encoder_output_mask=None,
     ):
+        padding_mask = first_given(padding_mask, inputs_mask)
+        encoder_padding_mask = first_given(encoder_padding_mask, encoder_output_mask)
+        if cache is None:
+            if encoder_output is None:
+                raise ValueError("Cross-attention needs encoder_output, or a cache. Received: None.")
+            check_mask("encoder_padding_mask", encoder_padding_mask, encoder_output)
+        check_mask("padding_mask", padding_mask, inputs)
         keys = self._project_keys(encoder_output) if cache is None else load(cache, self.compute_dtype)
         mask = attention_mask(padding_mask, encoder_padding_mask)
         (query,) = self._project(inputs, self.query_dense)

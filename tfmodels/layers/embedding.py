@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfmodels.layers.masks import are_positions, cached_positions, positions_in_sequence
+from tfmodels.layers.masks import are_positions, cached_positions, first_given, positions_in_sequence
 
 
 def sinusoidal_table(length, hidden_dim):
@@ -49,6 +49,7 @@ class PositionalEmbedding(keras.layers.Layer):
             sequence.
         start_index: int tensor, (batch,) or a scalar: the position of the first token; or those of
             all, (batch, length). It replaces `padding_mask`.
+        mask: Keras's implicit mask, which it passes by itself; stands for a `padding_mask` that is None.
 
     Returns:
         Float tensor, (batch, length, hidden_dim): inputs plus the code of each token's position.
@@ -70,6 +71,7 @@ class PositionalEmbedding(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.supports_masking = True
         if kind not in _KINDS:
             raise ValueError(f"kind must be one of {', '.join(_KINDS)}. Received: kind={kind!r}.")
         self.max_sequence_length = max_sequence_length
@@ -91,7 +93,8 @@ class PositionalEmbedding(keras.layers.Layer):
         else:
             self.table = sinusoidal_table(*shape)
 
-    def call(self, inputs, padding_mask=None, start_index=None):
+    def call(self, inputs, padding_mask=None, start_index=None, mask=None):
+        padding_mask = first_given(padding_mask, mask)
         length = ops.shape(inputs)[1]
         too_long = isinstance(length, int) and length > self.max_sequence_length
         if too_long and not are_positions(start_index):

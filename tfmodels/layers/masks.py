@@ -15,8 +15,27 @@ def as_numbers(padding_mask):
     if padding_mask is None:
         return None
     padding_mask = ops.convert_to_tensor(padding_mask)
+    if len(padding_mask.shape) != 2:
+        raise ValueError(
+            f"A padding mask must be (batch, length). Received: shape {tuple(padding_mask.shape)}."
+        )
     is_bool = keras.backend.standardize_dtype(padding_mask.dtype) == "bool"
     return ops.cast(padding_mask, "int32") if is_bool else padding_mask
+
+
+def first_given(*masks):
+    """The first mask that is not None: a layer's own argument before Keras's implicit ones; None: none is."""
+    return next((mask for mask in masks if mask is not None), None)
+
+
+def check_mask(name, padding_mask, x):
+    """Raises ValueError for a padding mask, or None, that is not one of x (b, l, d)."""
+    shape, expected = tuple(getattr(as_numbers(padding_mask), "shape", ())), tuple(x.shape)[:2]
+    if any(None not in sizes and 1 != sizes[0] != sizes[1] for sizes in zip(shape, expected, strict=False)):
+        raise ValueError(
+            f"{name} must be (batch, length) of its sequence. Received: shape {shape} with a sequence of "
+            f"shape {tuple(x.shape)}."
+        )
 
 
 def attention_mask(query_mask, key_mask, causal=False, window=None):

@@ -51,6 +51,10 @@ class LayerNormalization(keras.layers.LayerNormalization):
 class RMSNormalization(keras.layers.RMSNormalization):
     """Keras's over the last axis (Zhang & Sennrich 2019, section 4), with such a gradient too."""
 
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.supports_masking = True
+
     def call(self, inputs, training=None):
         if not training:
             return super().call(inputs)

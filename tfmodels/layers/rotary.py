@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfmodels.layers.masks import cached_positions, positions_in_sequence
+from tfmodels.layers.masks import cached_positions, first_given, positions_in_sequence
 
 
 @keras.saving.register_keras_serializable("tfmodels")
@@ -29,6 +29,7 @@ class RotaryEmbedding(keras.layers.Layer):
             sequence.
         start_index: int tensor, (batch,) or a scalar: the position of the first token; or those of
             all, (batch, length). It replaces `padding_mask`.
+        mask: Keras's implicit mask, which it passes by itself; stands for a `padding_mask` that is None.
 
     Returns:
         A tuple of cosines and sines, float32 tensors, (batch or 1, length, head_dim / 2).
@@ -76,7 +77,8 @@ class RotaryEmbedding(keras.layers.Layer):
         share = np.clip(share, 0, 1)  # 1 = as it was
         return share * frequencies + (1 - share) * slowed
 
-    def call(self, inputs, padding_mask=None, start_index=None):
+    def call(self, inputs, padding_mask=None, start_index=None, mask=None):
+        padding_mask = first_given(padding_mask, mask)
         length = ops.shape(inputs)[1]
         if start_index is not None:
             positions = cached_positions(start_index, length)  # (b or 1, l)
@@ -87,6 +89,9 @@ class RotaryEmbedding(keras.layers.Layer):
         # In float32: bfloat16 cannot tell position 257 from 258.
         angles = ops.cast(positions, "float32")[:, :, None] * self._frequencies  # (b or 1, l, h / 2)
         return ops.cos(angles), ops.sin(angles)
+
+    def compute_mask(self, inputs, previous_mask):
+        """None: cosines and sines have no padding."""
 
     def get_config(self):
         return super().get_config() | {
