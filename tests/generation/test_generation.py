@@ -220,6 +220,7 @@ def test_the_compiled_function_goes_with_the_model(tokenizer):
         ({"token_ids": np.zeros((1, 0), int)}, {}, "at least one token"),
         ({"token_ids": [[1]], "padding_mask": [[0]]}, {}, "1 empty rows"),
         ({"ids": [[1]]}, {}, "under 'token_ids'. Received: ids"),
+        ({"token_ids": [[1]], "attention_mask": [[1]]}, {}, "padding_mask. Received: attention_mask"),
         ("text", {}, "tokenizer=None"),
         ({"token_ids": [[1]]}, {"tempature": 1}, "mean 'temperature'"),
         ({"token_ids": [[1], [1, 2]]}, {}, "rows of one length"),

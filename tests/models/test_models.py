@@ -153,6 +153,10 @@ def test_a_mask_may_be_left_out():
         (lambda: transformer("tiny", source_vocabulary_size=9), r"source_vocabulary_size=9.*share"),
         (lambda: small_gpt2()({"token_ids": [[13]]}), r"token_ids.*size 13.*Received: 13"),
         (lambda: small_gpt2()({"token_ids": [[-1]]}), r"Received: -1"),
+        (
+            lambda: small_gpt2()({"token_ids": [[1]], "attention_mask": [[1]]}),
+            r"GPT2 is under padding_mask. Received: attention_mask",
+        ),
         (lambda: small_gpt2()({"token_ids": np.zeros((1, 10))}), r"=9.*length=10"),
         (
             lambda: GPT2(small_gpt2().config, vocabulary=9),

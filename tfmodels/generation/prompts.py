@@ -196,7 +196,9 @@ def _right_padded(model, prompts):
         raise ValueError(
             f"The prompt's ids must be under {ids_name!r}. Received: {', '.join(prompts) or 'none'}."
         )
-    given = {name: _array(name, prompts[name]) for name in (ids_name, mask_name) if name in prompts}
+    # Masks of all names: the model refuses one that it does not know.
+    names = [name for name in prompts if name == ids_name or name.endswith("mask")]
+    given = {name: _array(name, prompts[name]) for name in names}
     if mask_name in given and not np.isin(given[mask_name], (0, 1)).all():
         raise ValueError(
             f"{mask_name} of prompts must be 1 for real tokens and 0 for padding. "

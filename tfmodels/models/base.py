@@ -137,9 +137,16 @@ class TransformerModel(VocabularyModel):
         return super().__call__(self.complete_inputs(inputs), *args, **kwargs)
 
     def complete_inputs(self, inputs):
-        """Adds masks that were left out (all tokens real) and checks ids where values are known."""
+        """Adds masks that were left out (all tokens real); checks names of masks, and ids of known values."""
         if not isinstance(inputs, dict):
             return inputs
+        masks = [mask_name for mask_name, _ in self.input_pairs.values()]
+        for name in inputs:
+            if name.endswith("mask") and name not in masks:  # Keras leaves out what is no input
+                raise ValueError(
+                    f"A padding mask of {type(self).__name__} is under {' or '.join(masks)}. "
+                    f"Received: {name}. Rename it, or leave it out."
+                )
         inputs = {name: _as_ids(value) for name, value in inputs.items() if value is not None}
         for ids_name, (mask_name, vocabulary_field) in self.input_pairs.items():
             ids = inputs.get(ids_name)
