@@ -73,7 +73,7 @@ def test_no_private_keras():
 
 def test_private_names_of_keras_stand_in_one_file():
     names = ("_maybe_symbolic_build", "_all_reduce_sum_gradients", "_model_variables_moving_average")
-    names += ("_exclude_from_weight_decay", "tf.__internal__")
+    names += ("_exclude_from_weight_decay", "_use_weight_decay", "_get_variable_index", "tf.__internal__")
     for _, path in files():
         found = [name for name in names if name in path.read_text()]
         assert not found or path == PACKAGE / "training" / "_keras_internals.py", f"{path}: {found}"

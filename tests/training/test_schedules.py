@@ -61,6 +61,7 @@ def test_rates():
         (lambda: LayerwiseAdamW(decay=0), "decay must be above 0 and at most 1. Received: 0"),
         (lambda: AverageWeights(1.0), "decay must be .* Received: 1.0"),
         (lambda: AverageWeights(None, every_steps=0), "every_steps=0"),
+        (lambda: TimeBudget(1, 0.1, warmup_steps=0), "warmup_steps must be at least 1. Received: .*=0"),
     ],
 )
 def test_bad_input(make, message):
@@ -98,6 +99,10 @@ def test_layerwise_rates(tmp_path):
         "norm/g",
     ]
     assert rate_factors(paths, 0.5) == [0.25, 0.5, 0.5, 0.125, 1]
+    # Words out follow the last block, also where they are a part of the words in; biases are their block's.
+    paths = ["block_0/k", "block_1/k", "biases_0/position", "token_embedding/embeddings"]
+    paths += [f"token_embedding/{name}" for name in ("reverse_embeddings", "output_bias_0", "cluster_kernel")]
+    assert rate_factors(paths, 0.5) == [0.25, 0.5, 0.25, 0.125, 1, 1, 1]
 
 
 def test_layerwise_weight_decay():
@@ -113,6 +118,19 @@ def test_layerwise_weight_decay():
     np.testing.assert_allclose(kernels[0] - kernels[1], before * 1e-2 * 0.5 * 0.1, atol=1e-7)
     norms = [m.get_layer("block_1").feed_forward_norm.gamma.numpy() for m in (plain, decayed)]
     np.testing.assert_array_equal(*norms)
+
+
+def test_layerwise_weight_decay_leaves_out_what_is_excluded():
+    plain, decayed = make_model(LayerwiseAdamW(1e-2, weight_decay=0.0)), make_model("sgd")
+    optimizer = LayerwiseAdamW(1e-2, weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_list=[decayed.get_layer("token_embedding").embeddings])
+    decayed.compile(optimizer)
+    for model in (plain, decayed):
+        model.train_on_batch({"token_ids": IDS}, IDS)
+    tables = [m.get_layer("token_embedding").embeddings.numpy() for m in (plain, decayed)]
+    np.testing.assert_array_equal(*tables)
+    tables = [m.get_layer("position_embedding").table.numpy() for m in (plain, decayed)]
+    assert np.abs(tables[0] - tables[1]).max() > 1e-7
 
 
 def test_freeze(tmp_path):
@@ -195,6 +213,15 @@ def test_average_weights(options):
         np.testing.assert_array_equal(a, b)
 
 
+def test_an_average_of_no_steps_changes_nothing():
+    """A run that is shorter than the average's first update keeps what it has learned."""
+    model, plain = make_model(keras.optimizers.SGD(0.5)), make_model(keras.optimizers.SGD(0.5))
+    fit(model, callbacks=[AverageWeights(every_steps=10)])
+    fit(plain)
+    for a, b in zip(model.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize("decay, shares", [(0.6, (1, 0.4, 0.64, 0.4)), (None, (1, 1 / 2, 2 / 4, 1 / 5))])
 def test_averages_of_steps_that_are_made_at_once(decay, shares):
     """Of the steps 1-2, 3, 4-5 and 6 the last one's weights count for each since step 2."""
@@ -217,6 +244,12 @@ def test_a_time_budget_warms_up_by_steps():
     )
     fit(model, epochs=2, callbacks=[TimeBudget(1e6, learning_rate=6.0, warmup_steps=6), spy])
     np.testing.assert_allclose(rates, [1, 3, 4, 6], rtol=1e-4)  # of the steps 1-2, 3, 4-5 and 6
+
+
+def test_a_time_budget_is_for_one_machine(monkeypatch):
+    monkeypatch.setattr("tfmodels.training.callbacks.is_multi_worker", lambda strategy: True)
+    with pytest.raises(ValueError, match="TimeBudget is for one machine"):
+        fit(make_model("sgd"), callbacks=[TimeBudget(1.0, 0.1)])
 
 
 def test_average_checkpoints(tmp_path):

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tfmodels import models
 from tfmodels.models import bert, gpt2
 from tfmodels.training.step import TaskModel
+from tfmodels.training.update import is_bias_or_norm
 
 SMALL = dict(
     num_layers=1,
@@ -98,6 +99,22 @@ def test_averages_of_weights():
             np.testing.assert_allclose(mine, theirs, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+def test_averages_of_weights_of_other_types(dtype):
+    model = line(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), dtype)
+    before = model.get_weights()
+    model.train_on_batch(*one_batch())
+    first = model.get_weights()
+    model.train_on_batch(*one_batch())
+    pairs = zip(first, model.get_weights(), strict=True)
+    averages = [np.mean([a.astype("float64"), b.astype("float64")], axis=0) for a, b in pairs]
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    for found, expected in zip(model.get_weights(), averages, strict=True):
+        tolerance = 1e-2 if dtype == "bfloat16" else 1e-6
+        np.testing.assert_allclose(found.astype("float64"), expected, rtol=tolerance)
+    assert not np.array_equal(before[0], first[0])
+
+
 def test_a_step_that_is_not_finite_changes_nothing():
     model = line(keras.optimizers.AdamW(0.1, use_ema=True))
     x, y, weights = one_batch()
@@ -141,6 +158,20 @@ def test_weight_decay_leaves_out_biases_and_norms(chosen):
     model.train_on_batch(x, y, weights * 0)  # no gradient: what changes has decayed
     decayed = {v.name for v in model.trainable_variables if np.allclose(v, 0.95)}
     assert decayed == ({"gamma", "beta", "bias"} if chosen else {"kernel"})
+
+
+@pytest.mark.parametrize(
+    "make, tables",
+    [
+        (models.t5, {"encoder_position_bias/table", "decoder_position_bias/table"}),
+        (models.transformer_xl, {f"biases_{i}/{name}" for i in range(2) for name in ("content", "position")}),
+    ],
+)
+def test_tables_of_biases_do_not_decay(make, tables):
+    model = make("tiny")
+    assert tables <= {v.path for v in model.trainable_variables}
+    left_out = {v.path for v in model.trainable_variables if is_bias_or_norm(v)}
+    assert left_out == tables | {v.path for v in model.trainable_variables if len(v.shape) == 1}
 
 
 def test_micro_batches_that_cannot_be():

@@ -280,6 +280,4 @@ def _optimizer(config, total_steps):
         rate = InverseSquareRoot(config.learning_rate, warmup_steps)
     if config.optimizer == "muon":
         return keras.optimizers.Muon(rate, adam_lr_ratio=0.1, weight_decay=config.weight_decay)
-    optimizer = keras.optimizers.AdamW(rate, beta_2=0.98, weight_decay=config.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
+    return keras.optimizers.AdamW(rate, beta_2=0.98, weight_decay=config.weight_decay)

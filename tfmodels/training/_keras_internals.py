@@ -110,6 +110,16 @@ def leave_out_of_weight_decay(optimizer, variables):
         optimizer.exclude_from_weight_decay(var_list=variables)
 
 
+def has_weight_decay(optimizer, variable):
+    """Whether nobody has excluded a variable from weight decay."""
+    return optimizer._use_weight_decay(variable)
+
+
+def variable_index(optimizer, variable):
+    """The place of a variable among those that an optimizer was built for."""
+    return optimizer._get_variable_index(variable)
+
+
 @contextlib.contextmanager
 def of_summed_gradients(optimizer):
     """Within it `optimizer.apply` takes gradients that are summed over the replicas already.
@@ -140,7 +150,7 @@ def _adam_step(optimizer, gradient, variable, learning_rate):
     """
     if variable.dtype != tf.float32:
         return type(optimizer).update_step(optimizer, gradient, variable, learning_rate)
-    index = optimizer._get_variable_index(variable)
+    index = variable_index(optimizer, variable)
     step = tf.cast(optimizer.iterations + 1, tf.float32)
     return tf.raw_ops.ResourceApplyAdam(
         var=variable.handle,
@@ -179,7 +189,8 @@ def update_averages(strategy, optimizer, variables):
     momentum = tf.where(first, 0.0, optimizer.ema_momentum)
 
     def move(average, value):
-        average.assign(momentum * average + (1.0 - momentum) * value)
+        share = tf.cast(momentum, average.dtype)
+        average.assign(share * average + (1 - share) * value)
 
     pairs = zip(variables, optimizer._model_variables_moving_average, strict=True)
     pairs = [(variable.value, average.value) for variable, average in pairs if average is not None]

@@ -93,7 +93,7 @@ class AverageWeights(keras.callbacks.Callback):
             average.assign(tf.cast(value, tf.float32))
 
     def _counts(self):
-        return bool(self._averages) and self._steps > self.start_step
+        return bool(self._averages) and self._updates() > 0
 
     def on_test_begin(self, logs=None):
         if self._counts():
@@ -131,7 +131,7 @@ def average_checkpoints(model, paths):
         ValueError: no paths, or a checkpoint of another model.
 
     Example:
-        >>> tfmodels.training.average_checkpoints(model, sorted(glob.glob("runs/1/step-*"))[-5:])
+        >>> tfmodels.training.average_checkpoints(model, sorted(glob.glob("runs/1/step-*.safetensors"))[-5:])
         >>> model.save("averaged.keras")
     """
     paths = [str(path) for path in ([paths] if isinstance(paths, str) else paths)]

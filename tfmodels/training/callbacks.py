@@ -7,6 +7,7 @@ import time
 import keras
 import tensorflow as tf
 
+from tfmodels.training._keras_internals import is_multi_worker
 from tfmodels.training.update import count_updates
 
 
@@ -41,19 +42,31 @@ class TimeBudget(keras.callbacks.Callback):
     Args:
         seconds: float, the time to train.
         learning_rate: float, the highest rate.
-        warmup_steps: int, steps of linear warm-up.
+        warmup_steps: int, steps of linear warm-up, at least 1.
+
+    Raises:
+        ValueError: an argument out of range; at the start of `fit` on several workers, each with its clock.
     """
 
     def __init__(self, seconds, learning_rate, warmup_steps=100):
         super().__init__()
         if seconds <= 0:
             raise ValueError(f"seconds must be above 0. Received: seconds={seconds}.")
+        if warmup_steps < 1:
+            raise ValueError(f"warmup_steps must be at least 1. Received: warmup_steps={warmup_steps}.")
         self.seconds = seconds
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
         self._clock = None  # a function, which Resume leaves alone: another process has another clock
         self._used = 0.0  # seconds
         self._steps = self._updates_before = 0
+
+    def on_train_begin(self, logs=None):
+        if is_multi_worker(self.model.distribute_strategy):
+            raise ValueError(
+                "TimeBudget is for one machine: clocks of several workers end at different steps. Received: "
+                "a MultiWorkerMirroredStrategy. Give fit a number of epochs, and the optimizer a schedule."
+            )
 
     def on_train_batch_begin(self, batch, logs=None):
         self._updates_before = count_updates(self.model)

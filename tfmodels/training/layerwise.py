@@ -4,15 +4,19 @@ import re
 
 import keras
 
+from tfmodels.training._keras_internals import has_weight_decay, variable_index
+from tfmodels.training.update import is_bias_or_norm
+
 
 @keras.saving.register_keras_serializable("tfmodels")
 class LayerwiseAdamW(keras.optimizers.AdamW):
     """AdamW whose learning rate falls from the last block to the embeddings (Clark et al. 2020, ELECTRA,
     section 3.1 and table 6; Howard & Ruder 2018, section 3.2).
 
-    What follows the last block (heads, final norms) has the whole rate, and each block below `decay` times
-    the rate of the one above it; embeddings have the lowest. Encoder and decoder blocks count
-    separately. Weight decay falls with the rate and leaves out biases and norms.
+    What follows the last block (heads, final norms, a matrix of words out) has the whole rate, and each block
+    below `decay` times the rate of the one above it; embeddings have the lowest. Encoder and decoder blocks
+    count separately. Weight decay falls with the rate and leaves out biases, norms and what
+    `exclude_from_weight_decay` names.
 
     Args:
         learning_rate: float or schedule, the rate of the last layers.
@@ -32,15 +36,17 @@ class LayerwiseAdamW(keras.optimizers.AdamW):
         super().__init__(learning_rate, weight_decay=0.0, **kwargs)
         self.decay = decay
         self.decoupled_weight_decay = weight_decay
-        self._factors = []
+        self._factors, self._decays = [], []  # of each variable
 
     def build(self, variables):
         super().build(variables)
         self._factors = rate_factors([variable.path for variable in variables], self.decay)
+        self._decays = [has_weight_decay(self, each) and not is_bias_or_norm(each) for each in variables]
 
     def update_step(self, gradient, variable, learning_rate):
-        rate = learning_rate * self._factors[self._get_variable_index(variable)]
-        if self.decoupled_weight_decay and len(variable.shape) > 1:
+        index = variable_index(self, variable)
+        rate = learning_rate * self._factors[index]
+        if self.decoupled_weight_decay and self._decays[index]:
             strength = keras.ops.cast(rate * self.decoupled_weight_decay, variable.dtype)
             self.assign_sub(variable, variable * strength)
         super().update_step(gradient, variable, rate)
@@ -52,7 +58,7 @@ class LayerwiseAdamW(keras.optimizers.AdamW):
 
 def rate_factors(paths, decay):
     """The share of the learning rate for each variable, by the blocks in their paths."""
-    blocks = [re.search(r"(?:^|/)(\w*?)block_(\d+)(?:/|$)", path) for path in paths]
+    blocks = [re.search(r"(?:^|/)(\w*?)(?:block|biases)_(\d+)(?:/|$)", path) for path in paths]
     layers = {}
     for found in blocks:
         if found:
@@ -69,7 +75,9 @@ def rate_factors(paths, decay):
 
 def _is_first(path):
     """Whether a variable that is in no block stands before the blocks."""
-    return "embedding" in path or "position" in path
+    name = path.split("/")[-1]
+    is_output = name.startswith(("reverse_", "output_", "cluster_"))  # words out, beside the words in
+    return not is_output and ("embedding" in path or "position" in path)
 
 
 def freeze(model, pattern):

@@ -11,7 +11,7 @@ from tfmodels.training.metrics import Perplexity, WeightedSum
 from tfmodels.training.micro_batches import pad_rows, row_count, sum_over_parts
 from tfmodels.training.replay import ResumableFit
 from tfmodels.training.strategy import is_chief, sum_over_replicas, with_callbacks, without_writers
-from tfmodels.training.update import StepCounts, StepGuard, apply_gradients, check_row_count
+from tfmodels.training.update import StepCounts, StepGuard, apply_gradients, check_row_count, is_bias_or_norm
 
 
 class TaskModel(ResumableFit, StrategyModel):
@@ -58,7 +58,7 @@ class TaskModel(ResumableFit, StrategyModel):
             self._task_metrics = _TaskMetrics(self.task_losses, self.task_metrics)
             with self.distribute_strategy.scope():
                 self._counts = StepCounts()
-            leave_out_of_weight_decay(optimizer, [v for v in self.trainable_variables if _is_bias_or_norm(v)])
+            leave_out_of_weight_decay(optimizer, [v for v in self.trainable_variables if is_bias_or_norm(v)])
         if jit_compile == "auto" and not tf.config.list_physical_devices("GPU"):
             jit_compile = False
         super().compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile, **kwargs)
@@ -283,7 +283,7 @@ class VocabularyModel(TaskModel):
         return vocabulary_loss(
             hidden,
             tf.cast(tf.convert_to_tensor(self.output_kernel()), hidden.dtype),
-            tf.reshape(y, (-1,)),
+            tf.cast(tf.reshape(y, (-1,)), tf.int32),
             tf.reshape(sample_weight, (-1,)),
             bias=None if bias is None else tf.convert_to_tensor(bias),
             label_smoothing=self.config.label_smoothing if training else 0.0,
@@ -345,8 +345,3 @@ def _full_weights(y, weights):
     while weights.shape.rank < y.shape.rank:
         weights = weights[..., None]
     return tf.broadcast_to(weights, tf.shape(y))
-
-
-def _is_bias_or_norm(variable):
-    # Vectors are biases and the weights of norms. Tables of biases, a head or a distance, have two axes.
-    return len(variable.shape) < 2 or "bias" in variable.name

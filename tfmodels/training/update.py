@@ -1,5 +1,7 @@
 """Applying summed gradients once: steps that are not finite are skipped, and counted."""
 
+import re
+
 import keras
 import tensorflow as tf
 
@@ -90,6 +92,12 @@ def apply_gradients(optimizer, gradients, variables):
 
     merge_replicas(merged, finite, *gradients)
     return finite, hopeless
+
+
+def is_bias_or_norm(variable):
+    """Whether weight decay leaves a variable out."""
+    # Vectors are biases and the weights of norms. Tables of biases, a head or a distance, have two axes.
+    return len(variable.shape) < 2 or bool(re.search(r"(?:^|[/_])bias(?:es)?(?:[/_]|$)", variable.path))
 
 
 def count_updates(model):
