@@ -157,7 +157,8 @@ def test_shards_are_the_rows_of_the_batch(lines, options):
     assert [len(shard) for shard in shards] == [len(whole)] * 3
     for batch, parts in zip(whole, zip(*shards, strict=True), strict=True):
         assert sorted(sum(map(sequences, parts), [])) == batch
-        assert all(len(y) for _, y, _ in parts)  # a worker without rows has one of padding
+        # A worker without rows has one of padding.
+        assert all(y.size for _, y, _ in parts) and all(x["token_ids"].size for x, _, _ in parts)
 
 
 def test_fit_goes_on_where_it_stopped(lines):

@@ -20,6 +20,7 @@ from tfmodels.data import (
     sequence_to_sequence,
     write_tfrecords,
 )
+from tfmodels.data.elements import examples_from_elements
 
 
 def write(path, data):
@@ -193,6 +194,18 @@ def test_shards_of_dense_and_weighted_examples(tmp_path, wordpiece, bible):
     stored = Reader(read_tfrecords(tmp_path / "b"), 7)
     first = as_lists(stored)
     assert first == as_lists(Reader(masked, 7)) == as_lists(stored)  # frozen: the second epoch is the first
+
+
+def test_shards_of_numbers_of_other_types(tmp_path):
+    elements = [({"token_ids": np.array([1, 2], "int16")}, y) for y in (0.5, np.float64(2))]
+    files = write_tfrecords(examples_from_elements(elements), tmp_path / "a")
+    assert len(files) == 1
+    ((x, y, _),) = Reader(read_tfrecords(tmp_path / "a"), 2).dataset().as_numpy_iterator()
+    assert x["token_ids"].tolist() == [[1, 2]] * 2 and y.tolist() == [0.5, 2.0] and y.dtype == np.float32
+    flags = [({"token_ids": np.array([1])}, True), ({"token_ids": np.array([1])}, False)]
+    write_tfrecords(examples_from_elements(flags), tmp_path / "b")
+    ((_, y, _),) = Reader(read_tfrecords(tmp_path / "b"), 2).dataset().as_numpy_iterator()
+    assert y.tolist() == [1, 0]
 
 
 def test_only_what_a_batch_needs_is_read(tmp_path, examples):

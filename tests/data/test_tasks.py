@@ -15,6 +15,7 @@ from tfmodels.data import (
     sequence_to_sequence,
     token_classification,
 )
+from tfmodels.data.sources import Records
 
 
 def ids(tokenizer, text):
@@ -167,6 +168,12 @@ def test_the_best_span_is_the_best_of_all(wordpiece):
     assert examples.answers(start, end, max_answer_tokens=3) == [answer]
 
 
+def test_a_context_of_blanks_has_no_answer(wordpiece):
+    examples = question_answering([RECORDS[0], {"question": "Who?", "context": "  "}], wordpiece, 400, 12)
+    start, end = np.random.default_rng(4).normal(size=(2, len(examples), 400))
+    assert [bool(text) for text in examples.answers(start, end)] == [True, False]
+
+
 def test_prompt_response(byte_pair):
     pairs = [("Who wept?", " Jesus"), ("Why? " * 20, " x")]
     examples = prompt_response(pairs, byte_pair, max_length=30)
@@ -254,6 +261,10 @@ def texts_with(bad):
         ),
         (lambda w, b: question_answering(RECORDS, w, max_length=30, stride=25), "stride=25, in number 0"),
         (lambda w, b: prompt_response([("a",)], b, 9), r"\(prompt, response\).*Number 0"),
+        (
+            lambda w, b: prompt_response(Records([("a",)], "Corpus/EN-De.JSONL", [3]), b, 9),
+            "pair. Corpus/EN-De.JSONL:3: ",
+        ),
         (lambda w, b: dialogue([], b, 9), "at least one conversation"),
         (lambda w, b: dialogue([[("x", "a")]], b, 9, prefixes={"y": ""}), "unknown speaker.*'x'. Known: y"),
         (lambda w, b: item_sequences([["a", "b"]], 3, items=["a"]), "number 0: unknown item.*'b'"),

@@ -1,5 +1,7 @@
 """Penalties, forbidden and forced tokens, filters of sampling: against plain Python and chi-square."""
 
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -313,6 +315,17 @@ class Words(Ids):
         return tf.ragged.map_flat_values(tf.strings.to_number, words, tf.int32)
 
 
+class WithStart(Words):
+    """With a start token before each text."""
+
+    template = types.SimpleNamespace(tokens=("<s>",), single=(("<s>", 0), ("$A", 0)))
+
+    @staticmethod
+    def encode(text):
+        assert text == ""
+        return {"token_ids": tf.constant([2])}
+
+
 def test_one_id_or_string_stops_as_a_tuple_of_it():
     assert GenerationConfig(stop=np.int64(0)).stop == (0,) and GenerationConfig(stop="no").stop == ("no",)
     assert GenerationConfig(stop=[np.int32(5), "no"]).stop == (5, "no")
@@ -345,5 +358,12 @@ def test_a_prefix_is_shared(decoder):  # noqa: F811
         np.testing.assert_allclose(found.log_probabilities, expected.log_probabilities, atol=1e-5)
     with pytest.raises(ValueError, match="below the vocabulary size 13, not empty. Received: .13."):
         generate(decoder, whole, prefix=[13])
+    # A start token stands once, before a prefix of text; ids stand as they are given.
+    expected = generate(decoder, padded([[2, 4, 9, *prompt] for prompt in PROMPTS[:2]]), max_new_tokens=3)
+    texts, ids = [" ".join(map(str, prompt)) for prompt in PROMPTS[:2]], padded(PROMPTS[:2])
+    for prompts in (texts, ids):
+        for prefix in ("4 9", [2, 4, 9]):
+            found = generate(decoder, prompts, WithStart, prefix=prefix, max_new_tokens=3, stop=None)
+            np.testing.assert_array_equal(found.token_ids, expected.token_ids)
     with pytest.raises(ValueError, match="max_sequence_length=9 tokens. Received: prompt 2 of 10"):
         generate(decoder, padded(PROMPTS), prefix=[1] * 5)

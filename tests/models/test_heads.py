@@ -155,6 +155,9 @@ def test_answers_loss_is_that_of_the_real_tokens():
     np.testing.assert_allclose(logs["loss"], expected, rtol=1e-5)
     hits = [np.argmax(logits[name], -1) == SPANS[name] for name in SPANS]
     np.testing.assert_allclose(logs["exact_match"], np.mean(hits[0] & hits[1]))
+    weights = np.array([0.5, 3.0, 1.0, 0.0], "float32")  # an example counts as often as its weight says
+    exact = evaluate(model, IDS, SPANS, dict.fromkeys(SPANS, weights))["exact_match"]
+    np.testing.assert_allclose(exact, np.average(hits[0] & hits[1], weights=weights), rtol=1e-6)
     inputs = {
         "token_ids": np.pad(IDS, ((0, 0), (0, 3))),
         "padding_mask": np.pad(np.ones_like(IDS), ((0, 0), (0, 3))),

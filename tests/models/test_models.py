@@ -149,6 +149,7 @@ def test_a_mask_may_be_left_out():
         (lambda: gpt2("tiny", num_layer=3), r"num_layer'.*mean 'num_layers'"),
         (lambda: gpt2("tiny", num_layers=0), r"num_layers must be.*Received: 0"),
         (lambda: gpt2("tiny", dropout=1.0), r"dropout must be.*Received: 1.0"),
+        (lambda: transformer("tiny", num_encoder_layers=-1), "num_encoder_layers must be .* Received: -1"),
         (lambda: gpt2("tiny", num_heads=5), r"hidden_dim=128, num_heads=5"),
         (lambda: transformer("tiny", source_vocabulary_size=9), r"source_vocabulary_size=9.*share"),
         (lambda: small_gpt2()({"token_ids": [[13]]}), r"token_ids.*size 13.*Received: 13"),

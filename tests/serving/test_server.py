@@ -3,6 +3,7 @@
 import concurrent.futures
 import importlib
 import json
+import math
 import pathlib
 import re
 import shutil
@@ -20,6 +21,7 @@ from tests.serving.browser import Browser
 from tfmodels.serving import operator
 from tfmodels.serving.check import read_card
 from tfmodels.serving.server.batching import Batcher
+from tfmodels.serving.server.served import Served
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -90,6 +92,7 @@ def test_rest(server, export):
     [
         (b"{bad", 400, "JSON Parse error"),
         (b"[" * 100_000, 400, "JSON Parse error"),
+        (b'{"inputs": ' + b"[" * 800 + b"]" * 800 + b"}", 400, ""),
         ([], 400, 'either "instances" or "inputs"'),
         ({"instances": []}, 400, "at least one row"),
         ({"inputs": {"text": "scalar"}}, 400, "text must have the shape"),
@@ -207,6 +210,20 @@ def test_grpc(server, export):
             assert error.value.code().name == code
 
 
+def test_a_port_that_is_taken(server, export):
+    taken = server[0].rpartition(":")[2]
+    command = [sys.executable, "-c", START, "serve", export[2], f"--rest_port={taken}", "--grpc_port=0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2 and f"cannot listen on 127.0.0.1:{taken}" in done.stderr.splitlines()[-1]
+
+
+def test_a_version_folder_of_any_name(export, tmp_path):
+    shutil.copytree(export[2], tmp_path / "best")
+    served = Served(tmp_path / "best", "words")
+    assert served.version == 1
+    served.close()
+
+
 def test_operators_clients(server, export, tmp_path, monkeypatch):
     """request.sh and client.py, as `tfmodels export --serving` writes them, against a running server."""
     folder = export[2]
@@ -234,6 +251,9 @@ def test_operators_clients(server, export, tmp_path, monkeypatch):
     assert answer["text"] == ([1, 1], [expected.encode()])
     assert answer["truncated"] == ([1], [True])  # the model reads 24 tokens
     assert sum(answer["log_probabilities"][1]) == pytest.approx(answer["score"][1][0], rel=1e-4)
+    nested = {"token_ids": [[1, 2], [3, 4]], "padding_mask": [[1, 1], [1, 1]]}
+    shape, logits = client.predict(server[1], "words", nested, "logits")["logits"]
+    assert shape == [2, 2, export[1].vocabulary_size] and len(logits) == math.prod(shape)
 
 
 @pytest.mark.slow

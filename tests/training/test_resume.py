@@ -280,6 +280,17 @@ def test_checkpoints(finished, caplog):
     assert newest(description)[0] == str(finished / names[0])
     (finished / (names[1] + ".damaged")).rmdir()
     path.write_bytes(content)
+    opened = open
+
+    def broken(name, *args):
+        if str(name) == str(path):
+            raise OSError(errno.EIO, "Input/output error")
+        return opened(name, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("builtins.open", broken)  # what may be read again later stays where it is
+        assert newest(description)[0] == str(finished / names[0])
+    assert newest(description)[0] == str(path)
     older = finished / names[0]
     whole = older.read_bytes()
     older.write_bytes(b"")

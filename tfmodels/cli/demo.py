@@ -44,7 +44,7 @@ def demo_translation(minutes, output, strategy):
         examples(train_pairs), tokens_per_batch=2048, shuffle=True, repeat=True
     )
     valid_data = tfmodels.data.batches(examples(valid_pairs), tokens_per_batch=2048)
-    model = _train(build, train_data, valid_data, minutes, output, strategy)
+    model = _train(build, tokenizer, train_data, valid_data, minutes, output, strategy)
 
     sources, references = (list(side) for side in zip(*test_pairs, strict=True))
     options = {"method": "beam", "num_beams": 4, "max_new_tokens": 60}
@@ -85,7 +85,7 @@ def demo_generation(minutes, output, strategy):
 
     train_data = tfmodels.data.batches(examples("train"), 32, shuffle=True, repeat=True)
     valid_data = tfmodels.data.batches(examples("valid"), 32)
-    model = _train(build, train_data, valid_data, minutes, output, strategy)
+    model = _train(build, tokenizer, train_data, valid_data, minutes, output, strategy)
 
     # Rows overlap by half, so that each token is scored with at least half a row before it.
     test_data = tfmodels.data.batches(examples("test", length // 2), 32)
@@ -116,11 +116,11 @@ def _learn_vocabulary(texts, size, normalization):
     return tokenizer
 
 
-def _train(build, train_data, valid_data, minutes, output, strategy_name):
-    """Trains for the given minutes and returns the model."""
+def _train(build, tokenizer, train_data, valid_data, minutes, output, strategy_name):
+    """Trains for the given minutes, saves the model and its tokenizer, and returns the model."""
     import keras
 
-    from tfmodels.cli.run import check_writable, needed_bytes
+    from tfmodels.cli.run import check_writable, needed_bytes, save_model
     from tfmodels.training import TensorBoard, TimeBudget, make_strategy
 
     keras.utils.set_random_seed(0)
@@ -143,6 +143,8 @@ def _train(build, train_data, valid_data, minutes, output, strategy_name):
         shuffle=False,
         callbacks=[budget, TensorBoard(logs, update_freq=10)],
     )
+    tokenizer.save(os.path.join(output, "tokenizer.model"))
+    save_model(model, os.path.join(output, "model.keras"))
     return model
 
 
@@ -187,12 +189,9 @@ def _translate(model, tokenizer, sources, options, batch_size=64):
 
 
 def _finish(model, tokenizer, output, options, prompts, answers):
-    """Saves, exports and asks the export from a process without this package."""
+    """Exports, and asks the export from a process without this package."""
     import tfmodels
-    from tfmodels.cli.run import save_model
 
-    tokenizer.save(os.path.join(output, "tokenizer.model"))
-    save_model(model, os.path.join(output, "model.keras"))
     exported = tfmodels.export(model, tokenizer, os.path.join(output, "export"), **options)
     print(f"\nTensorBoard:  tensorboard --logdir {os.path.join(output, 'logs')}")
     print(f"Keras model:  {os.path.join(output, 'model.keras')}")

@@ -26,7 +26,7 @@ def assemble(examples, numbers, row_of, rows, widths=None, epoch=0):
         lengths = examples.lengths[axis][numbers]
         before = np.cumsum(lengths) - lengths
         offset = before - before[first]
-        width = widths[axis] if widths else int((offset + lengths).max(initial=0))
+        width = widths[axis] if widths else int((offset + lengths).max(initial=0 if len(numbers) else 1))
         # Where each token stands in the flattened (rows, width).
         at[axis] = np.repeat(row_of * width + offset - before, lengths) + np.arange(lengths.sum())
         batch[f"x/{axis}"] = _placed(np.repeat(rank + 1, lengths), at[axis], (rows, width), 0, np.int32)

@@ -74,4 +74,4 @@ def _parts(element, i):
                 f"{name} must be an array of numbers. Received: {value.tolist()!r:.200} in number {i}. "
                 "Give the Examples of a task as they are, not as a list."
             )
-    return {name: v.astype(np.int32) if v.dtype.kind in "iu" else v for name, v in parts.items()}
+    return {name: v.astype(np.float32 if v.dtype.kind == "f" else np.int32) for name, v in parts.items()}

@@ -223,7 +223,8 @@ def check_pairs(pairs, what="(source, target)"):
     pairs = listed(pairs)
     for i, pair in enumerate(pairs):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise ValueError(f"Each example must be a {what} pair. {where(pairs, i).capitalize()}: {pair!r}.")
+            place = where(pairs, i).replace(f"number {i}", f"Number {i}")
+            raise ValueError(f"Each example must be a {what} pair. {place}: {pair!r}.")
     if not pairs:
         raise ValueError(f"There must be at least one pair of texts, {what}. Received: none.")
     sides = zip(*pairs, strict=True)

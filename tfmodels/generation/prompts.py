@@ -33,7 +33,7 @@ def prepare(model, prompts, tokenizer, config, options, prefix=None):
             raise ValueError("Prompts of text need a tokenizer. Received: tokenizer=None.")
         inputs = encode_prompts(model, tokenizer, prompts, prefixed=prefix is not None)
     if prefix is not None:
-        inputs = _with_prefix(model, inputs, tokenizer, prefix)
+        inputs = _with_prefix(model, inputs, tokenizer, prefix, are_texts=not isinstance(prompts, dict))
     max_length = model.config.max_sequence_length
     if max_length is not None and config.max_new_tokens > max_length:
         # No row can write more, and room is made for all that it may.
@@ -114,8 +114,7 @@ def frame_prompts(model, tokenizer, ids, max_length=None, prefixed=False):
     """Token ids of prompts, int32 ragged (batch, length), to the model's inputs: see `encode_prompts`."""
     before, after = special_ids(tokenizer)
     if is_encoder_decoder(model):
-        if not after or after[-1] != tokenizer.end_id:
-            after = [*after, tokenizer.end_id]
+        before, after = source_ids(tokenizer)
         if max_length is not None:
             ids = ids[:, : max_length - len(before) - len(after)]
         ids = tf.concat([_column(ids, before), ids, _column(ids, after)], axis=1)
@@ -141,6 +140,22 @@ def special_ids(tokenizer):
         ids = tokenizer.encode("")["token_ids"].numpy().tolist()
     place = [token for token, _ in template.single].index("$A")
     return ids[:place], ids[place:]
+
+
+def source_ids(tokenizer):
+    """The ids before and after an encoder's text, which ends in any case: two lists of int."""
+    before, after = special_ids(tokenizer)
+    ends = after and after[-1] == tokenizer.end_id
+    return before, after if ends else [*after, tokenizer.end_id]
+
+
+def ids_before_scored(tokenizer):
+    """The ids before a decoder's text whose first token is scored too: a list of int.
+
+    The end token stands before every text that a model without a start was trained on.
+    """
+    before, _ = special_ids(tokenizer)
+    return before or ([tokenizer.end_id] if tokenizer.end_id >= 0 else [])
 
 
 def _column(ids, values):
@@ -256,15 +271,14 @@ def rounded_length(length, max_length):
     return length if max_length is None else min(length, max_length)
 
 
-def _with_prefix(model, inputs, tokenizer, prefix):
-    """Inputs whose rows begin with the prefix, a str or ids."""
+def _with_prefix(model, inputs, tokenizer, prefix, are_texts):
+    """Inputs, of texts or of ids, whose rows begin with the prefix, a str or ids."""
     if is_encoder_decoder(model):
         raise ValueError("prefix is for decoders, which continue it. Received: an encoder-decoder.")
-    before = []
+    before = [] if tokenizer is None else special_ids(tokenizer)[0]
     if isinstance(prefix, str):
         if tokenizer is None:
             raise ValueError("A prefix of text needs a tokenizer. Received: tokenizer=None.")
-        before, _ = special_ids(tokenizer)
         prefix = before + tokenizer.tokenize(prefix).numpy().tolist()
     ids_name, mask_name = prompt_names(model)
     size = getattr(model.config, model.input_pairs[ids_name][1])
@@ -275,8 +289,9 @@ def _with_prefix(model, inputs, tokenizer, prefix):
             f"prefix must be a text or a list of ids below the vocabulary size {size}, not empty. "
             f"Received: {given!r:.100}."
         )
-    # The special tokens before a text stand before the prefix, once.
-    ids, mask = (tf.convert_to_tensor(inputs[name])[:, len(before) :] for name in (ids_name, mask_name))
+    # The special tokens before a text stand before the prefix, once; ids have those that they are given with.
+    start = len(before) if are_texts else 0
+    ids, mask = (tf.convert_to_tensor(inputs[name])[:, start:] for name in (ids_name, mask_name))
     rows = tf.tile(tf.constant(prefix[None], tf.int32), (ids.shape[0], 1))
     inputs = {
         ids_name: tf.concat([rows, ids], axis=1),

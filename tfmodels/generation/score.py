@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmodels.generation.config import GenerationConfig
-from tfmodels.generation.prompts import check_encodable, check_tokenizer, special_ids
+from tfmodels.generation.prompts import check_encodable, check_tokenizer, ids_before_scored, source_ids
 from tfmodels.generation.protocol import compiled, is_encoder_decoder
 from tfmodels.generation.rules import token_rules
 
@@ -178,8 +178,7 @@ def _decoder_rows(model, texts, tokenizer):
         rows = [[_checked_ids(model, ids)] for ids in _at_least_one(texts)]
         return rows, [1] * len(rows)
     check_tokenizer(model, tokenizer)
-    before, _ = special_ids(tokenizer)
-    before = before or ([tokenizer.end_id] if tokenizer.end_id >= 0 else [])
+    before = ids_before_scored(tokenizer)
     texts = _at_least_one([texts] if isinstance(texts, str) else texts)
     _check_texts(texts)
     rows = [[before + ids] for ids in tokenizer.tokenize(texts).to_list()]
@@ -198,9 +197,7 @@ def _source_target_rows(model, pairs, tokenizer, max_length):
         rows = [[_checked_ids(model, side, j) for j, side in enumerate(pair)] for pair in pairs]
     else:
         check_tokenizer(model, tokenizer)
-        before, after = special_ids(tokenizer)
-        if not after or after[-1] != tokenizer.end_id:
-            after = [*after, tokenizer.end_id]
+        before, after = source_ids(tokenizer)
         sides = list(zip(*pairs, strict=True))
         _check_texts([text for side in sides for text in side])
         sides = [tokenizer.tokenize(list(side)).to_list() for side in sides]

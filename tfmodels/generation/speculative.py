@@ -45,7 +45,7 @@ def speculate(model, draft, inputs, prompt, lengths, options, rules):
         state, guessed, chances = _guess(draft, state, guesses, options)
         targets, logits, cache = _check(model, state, guesses, options, rules)
         choose = _choose if options.method == "sample" else _choose_greedily
-        kept, token = choose(state, guessed, chances, targets, options)
+        kept, token = choose(state, guessed, chances, targets)
         return (_write(state | {"cache": cache}, kept, token, logits, guesses, options, rules),)
 
     (state,) = tf.while_loop(
@@ -146,7 +146,7 @@ def _check(model, state, guesses, options, rules):
     return [_target(each, options) for each in scores], logits, cache
 
 
-def _choose_greedily(state, guessed, real, targets, options):
+def _choose_greedily(state, guessed, real, targets):
     """As `_choose`: guesses stand while the model would have chosen the same."""
     targets = tf.stack(targets, axis=1)  # (b, j)
     same = real & (guessed == targets[:, :-1]) & ~state["done"][:, None]
@@ -154,7 +154,7 @@ def _choose_greedily(state, guessed, real, targets, options):
     return kept, tf.gather(targets, kept, batch_dims=1)
 
 
-def _choose(state, guessed, chances, targets, options):
+def _choose(state, guessed, chances, targets):
     """How many guesses each row keeps, (b,), and the token after them, (b,)."""
     guesses = guessed.shape[1]
     size = targets[0].shape[-1]

@@ -12,6 +12,7 @@ from tfmodels.layers.norm import LayerNormalization
 from tfmodels.layers.steps import ReversibleEmbedding
 from tfmodels.models.base import (
     check_config,
+    check_optional_sizes,
     check_shared_vocabulary,
     make_config,
 )
@@ -59,6 +60,7 @@ class TransformerConfig:
 
     def __post_init__(self):
         check_config(self)
+        check_optional_sizes(self, "num_encoder_layers")
         check_shared_vocabulary(self)
 
 

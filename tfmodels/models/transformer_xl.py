@@ -11,7 +11,14 @@ from keras import ops
 from tfmodels.layers import AdaptiveEmbedding, RelativeBiases, RelativeBlock, RelativePositions
 from tfmodels.layers.adaptive import check_clusters
 from tfmodels.layers.masks import cached_positions
-from tfmodels.models.base import TransformerModel, check_config, check_special_ids, make_config, token_input
+from tfmodels.models.base import (
+    TransformerModel,
+    check_config,
+    check_optional_sizes,
+    check_special_ids,
+    make_config,
+    token_input,
+)
 from tfmodels.training.stream import StreamTraining
 
 
@@ -78,13 +85,7 @@ class TransformerXLConfig:
         object.__setattr__(self, "cutoffs", tuple(self.cutoffs))  # a list is fine too
         check_config(self)
         check_special_ids(self, self.vocabulary_size, "end_id")
-        for name in ("memory_length", "clamp_length", "embedding_dim"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(
-                    f"TransformerXLConfig.{name} must be a whole number of at least 1, or None. "
-                    f"Received: {value!r}."
-                )
+        check_optional_sizes(self, "memory_length", "clamp_length", "embedding_dim")
         size = self.embedding_dim or self.hidden_dim
         check_clusters(self.vocabulary_size, size, self.cutoffs, self.divisor)
         if self.hidden_dim % 2:

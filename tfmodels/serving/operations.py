@@ -10,7 +10,6 @@ _LIBRARIES = {
     "SentencepieceTokenizeOp": "_sentencepiece_tokenizer.so",
     "SentencepieceDetokenizeOp": "_sentencepiece_tokenizer.so",
 }
-_FOLDER = "tensorflow_text/core/pybinds"
 
 
 def operations(path):

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfmodels.generation.config import Options
 from tfmodels.generation.generate import detokenize, generate_ids
 from tfmodels.generation.products import choose_layout
-from tfmodels.generation.prompts import frame_prompts, special_ids
+from tfmodels.generation.prompts import frame_prompts, ids_before_scored, source_ids
 from tfmodels.generation.protocol import is_encoder_decoder, prompt_names
 from tfmodels.generation.rules import token_rules
 from tfmodels.generation.score import token_log_probabilities
@@ -60,12 +60,8 @@ class TextGeneration:
                 f"{', '.join(map(repr, config.stop_strings))}. Leave out one of them."
             )
         self.jit_compile = jit_compile
-        before, after = special_ids(tokenizer)
-        ends = after and after[-1] == tokenizer.end_id
-        if is_encoder_decoder(model):
-            self._specials = len(before) + len(after) + (not ends)
-        else:
-            self._specials = len(before)
+        before, after = source_ids(tokenizer)
+        self._specials = len(before) + (len(after) if is_encoder_decoder(model) else 0)
 
     def signatures(self, names=None):
         """Dict of name -> `Signature`, of all or at least of some names."""
@@ -168,15 +164,12 @@ class TextGeneration:
 
     def _score(self):
         """As `tfmodels.score`, but a text that is too long is cut, not read through a window."""
-        before, after = special_ids(self.tokenizer)
         ids_name, (mask_name, _) = list(self.model.input_pairs.items())[-1]
         if is_encoder_decoder(self.model):
+            before, after = source_ids(self.tokenizer)
             before = [self.rules.start_id, *before]
-            after = after if after and after[-1] == self.tokenizer.end_id else [*after, self.tokenizer.end_id]
         else:
-            # The end token stands before every text that a model without a start was trained on.
-            before = before or ([self.tokenizer.end_id] if self.tokenizer.end_id >= 0 else [])
-            after = []
+            before, after = ids_before_scored(self.tokenizer), []
         room = self.max_length - len(before) - len(after)
 
         def score(**texts):

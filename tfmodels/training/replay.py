@@ -16,8 +16,8 @@ import tensorflow as tf
 
 from tfmodels.training import run_state
 from tfmodels.training._keras_internals import is_multi_worker
-from tfmodels.training.resume import find_resume, flat
-from tfmodels.training.strategy import is_chief
+from tfmodels.training.resume import find_resume
+from tfmodels.training.strategy import flat, is_chief
 
 _LOG = logging.getLogger(__name__)
 _TERMINATED = 128 + signal.SIGTERM  # as a shell reports it: not finished, start it again

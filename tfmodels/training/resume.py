@@ -9,7 +9,7 @@ import keras
 
 from tfmodels.training import run_state
 from tfmodels.training.state_file import DamagedFileError, read_state, write_state
-from tfmodels.training.strategy import is_chief
+from tfmodels.training.strategy import flat, is_chief
 
 _LOG = logging.getLogger(__name__)
 _VERSION = 1
@@ -119,8 +119,10 @@ class Resume(keras.callbacks.Callback):
             _check_same_run(path, record, description)
             for other, error in damaged.items():
                 _LOG.warning("%s. Falling back to %s.", error, path)
-                if is_chief(strategy):
-                    os.replace(other, other + ".damaged")  # out of the way of newer ones
+                # Out of the way of newer ones; but a file that cannot be read now may be later.
+                may_be_whole = isinstance(error.__cause__, OSError) and os.path.isfile(other)
+                if is_chief(strategy) and not may_be_whole:
+                    os.replace(other, other + ".damaged")
             return path, record, arrays
         if damaged:
             raise ValueError(
@@ -128,12 +130,6 @@ class Resume(keras.callbacks.Callback):
                 f"folder {self.directory!r} to begin anew."
             )
         return None
-
-
-def flat(callbacks):
-    """What Keras makes of callbacks as `fit` takes them: a list."""
-    found = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
-    return [callback for callback in found if callback is not None]
 
 
 def find_resume(callbacks):

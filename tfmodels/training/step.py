@@ -10,7 +10,7 @@ from tfmodels.training.losses import vocabulary_loss
 from tfmodels.training.metrics import Perplexity, WeightedSum
 from tfmodels.training.micro_batches import pad_rows, row_count, sum_over_parts
 from tfmodels.training.replay import ResumableFit
-from tfmodels.training.strategy import is_chief, sum_over_replicas, with_callbacks, without_writers
+from tfmodels.training.strategy import flat, is_chief, sum_over_replicas, without_writers
 from tfmodels.training.update import StepCounts, StepGuard, apply_gradients, check_row_count, is_bias_or_norm
 
 
@@ -115,7 +115,7 @@ class TaskModel(ResumableFit, StrategyModel):
         if self._task_metrics is not None:
             least_rows = self.distribute_strategy.num_replicas_in_sync * self.micro_batches
             own = [StepGuard(self._counts, least_rows)]
-        callbacks = with_callbacks(callbacks, own)
+        callbacks = [*own, *flat(callbacks)]
         if not is_chief(self.distribute_strategy):
             verbose, callbacks = 0, without_writers(callbacks)
         with in_plain_words(), kept_memory():

@@ -63,18 +63,12 @@ def sum_over_replicas(values):
     return tf.nest.pack_sequence_as(values, [None if v is None else next(sums) for v in flat])
 
 
-def with_callbacks(callbacks, first):
-    """Callbacks as `fit` takes them, with others before them."""
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        for callback in first:
-            callbacks.append(callback)
-        return callbacks
-    given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
-    return [*first, *(callback for callback in given if callback is not None)]
+def flat(callbacks):
+    """What Keras makes of callbacks as `fit` takes them: a list."""
+    found = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
+    return [callback for callback in found if callback is not None]
 
 
 def without_writers(callbacks):
-    """Callbacks without those that only the first of several workers runs."""
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        return callbacks
+    """A list of callbacks without those that only the first of several workers runs."""
     return [c for c in callbacks if not isinstance(c, _WRITERS) and not getattr(c, "chief_only", False)]

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfmodels.training._keras_internals import is_multi_worker
 from tfmodels.training.adaptive_loss import adaptive_loss
 from tfmodels.training.resume import find_resume
-from tfmodels.training.strategy import with_callbacks
+from tfmodels.training.strategy import flat
 
 
 class StreamTraining:
@@ -107,7 +107,7 @@ class StreamTraining:
                 "workers. Leave Resume out, or train on one machine."
             )
         begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self._streams[True].reset())
-        callbacks = with_callbacks(callbacks, [begin])
+        callbacks = [begin, *flat(callbacks)]
         with _stream_errors():
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 

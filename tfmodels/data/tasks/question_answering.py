@@ -101,6 +101,8 @@ class QuestionExamples(Examples):
             start, end = (np.asarray(logits[row], np.float64) for logits in (start_logits, end_logits))
             none[i] = min(none[i], start[0] + end[0])
             begin, first, last = self.places[row]
+            if not len(first):  # a context of blanks
+                continue
             inside = slice(begin, begin + len(first))
             scores = start[inside, None] + end[None, inside]  # (first token, last token)
             length = np.arange(len(first))[None] - np.arange(len(first))[:, None] + 1

@@ -87,7 +87,7 @@ class QuestionAnsweringModel(HeadModel):
         inputs = self.complete_inputs(x)
         logits = self(inputs, training=training)
         real = inputs[self.mask_name] != 0  # (b, l)
-        sums, matches, scored = {}, 1.0, 1.0
+        sums, matches, weights = {}, 1.0, []
         for name in _TARGETS:
             check_targets(y[name], logits[name], "int, (batch,)")
             place = ops.cast(y[name], "int32")
@@ -97,7 +97,8 @@ class QuestionAnsweringModel(HeadModel):
             sums[name.replace("logits", "loss")] = (loss, ops.sum(weight))
             best = ops.cast(ops.argmax(scores, axis=-1), "int32")
             matches = matches * ops.cast(best == place, "float32")
-            scored = scored * weight
+            weights.append(weight)
+        scored = ops.minimum(*weights)
         return sums | {"exact_match": (ops.sum(matches * scored), ops.sum(scored))}
 
 

@@ -56,7 +56,7 @@ def predict(address, model, inputs, signature="serving_default", timeout_seconds
     Args:
         address: str, host:port.
         model: str.
-        inputs: dict of name -> list: str or bytes, int, or float.
+        inputs: dict of name -> list: str or bytes, int, or float; or lists of these, of one length.
     """
     request = MESSAGES["Request"]()
     request.model_spec.name, request.model_spec.signature_name = model, signature
@@ -64,6 +64,9 @@ def predict(address, model, inputs, signature="serving_default", timeout_seconds
         entry = request.inputs.add(key=name)
         tensor = entry.value
         tensor.tensor_shape.dim.add(size=len(values))
+        while isinstance(values[0], list):
+            tensor.tensor_shape.dim.add(size=len(values[0]))
+            values = [each for row in values for each in row]
         if isinstance(values[0], float):
             tensor.dtype = 1
             tensor.float_val.extend(values)

@@ -113,7 +113,9 @@ async def _body(request):
 def parse(body, served):
     """A predict request: (signature name, dict of values, whether it is by row)."""
     try:
-        content = json.loads(body)
+        content = _decoded(json.loads(body))
+    except BadRequest:
+        raise
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"JSON Parse error: {error}") from None
     if not isinstance(content, dict) or ("instances" in content) == ("inputs" in content):
@@ -123,7 +125,7 @@ def parse(body, served):
         raise BadRequest(f"signature_name must be a string. Received: {signature!r}.")
     names = list(served.specs(signature))
     by_row = "instances" in content
-    given = _decoded(content["instances" if by_row else "inputs"])
+    given = content["instances" if by_row else "inputs"]
     if by_row:
         values = _columns(given, names)
     elif isinstance(given, dict):

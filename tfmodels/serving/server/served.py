@@ -31,7 +31,8 @@ class Served:
         self.card = read_card(self.folder)
         for library in library_paths(self.card):
             tf.load_op_library(library)
-        self.version = int(os.path.basename(self.folder))
+        folder = os.path.basename(self.folder)
+        self.version = int(folder) if folder.isdigit() else 1
         self.name = name or os.path.basename(os.path.dirname(self.folder))
         self._model = tf.saved_model.load(self.folder)
         self.signatures = dict(self._model.signatures)
