@@ -135,6 +135,25 @@ def test_adam_in_one_op_is_keras_adam(amsgrad):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 1e-2), ("float16", 1e-3)])
+def test_adam_of_narrow_weights_is_that_of_float32(dtype, tolerance):
+    """Its steps, of numbers that are rounded; Keras's own are 0 in bfloat16."""
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=(3, 4)), rng.normal(size=(5, 3, 4)).astype("float32")
+
+    def weights(dtype):
+        variable = keras.Variable(start, dtype=dtype)
+        optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.2, epsilon=1e-3)
+        optimizer.build([variable])
+        for gradient in gradients:
+            with internals.of_summed_gradients(optimizer):
+                optimizer.apply([tf.cast(gradient, dtype)], [variable])
+        return np.asarray(tf.cast(variable.value, tf.float32))
+
+    np.testing.assert_allclose(weights(dtype), weights("float32"), atol=5 * tolerance)
+    assert np.abs(weights(dtype) - start).max() > 0.1
+
+
 @pytest.mark.parametrize("jit_compile", [True, False])
 def test_what_is_compiled_by_xla_is_known_within_loops_too(jit_compile):
     found = []

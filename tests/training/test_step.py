@@ -264,6 +264,25 @@ def test_labels_outside_the_classes(wrong):
         assert len(str(raised.value)) < 200
 
 
+@pytest.mark.parametrize("make", [gpt2, transformer_xl])
+@pytest.mark.parametrize("known", [True, False])
+def test_targets_of_another_length_than_the_ids(make, known):
+    """Flattened, they would be the targets of other tokens."""
+    sizes = {name: size for name, size in SMALL.items() if make is gpt2 or name != "max_sequence_length"}
+    model = make("tiny", **sizes | ({"cutoffs": ()} if make is transformer_xl else {}))
+    model.compile("sgd")
+    x, y, weights = batch()
+    whole = tf.data.Dataset.from_tensors((x, y[:, 1:], weights[:, 1:]))
+    data = whole
+    if not known:
+        spec = tf.nest.map_structure(lambda s: tf.TensorSpec((None, None), s.dtype), whole.element_spec)
+        data = tf.data.Dataset.from_generator(lambda: iter(whole), output_signature=spec)
+    shapes = rf"{y.shape[0]}, {y.shape[1]}\). Received: \({y.shape[0]}, {y.shape[1] - 1}\)"
+    for act in (model.evaluate, model.fit):
+        with pytest.raises(ValueError, match=f"one a token, of the shape of the ids, .{shapes}"):
+            act(data, verbose=0)
+
+
 @pytest.mark.parametrize("dtype", ["uint16", "int64", "uint8"])
 def test_targets_of_any_whole_numbers(dtype):
     model = gpt2("tiny", **SMALL)

@@ -144,12 +144,14 @@ def of_summed_gradients(optimizer):
 
 
 def _adam_step(optimizer, gradient, variable, learning_rate):
-    """Adam.update_step of Keras in one op; of other types than float32 Keras's own.
+    """Adam.update_step of Keras in one op.
 
     The same arithmetic, but that 1 - beta is taken in float32: updates differ by up to 3e-5 of themselves.
     """
-    if variable.dtype != tf.float32:
+    if variable.dtype == tf.float64:
         return type(optimizer).update_step(optimizer, gradient, variable, learning_rate)
+    if variable.dtype != tf.float32:
+        return _narrow_adam_step(optimizer, gradient, variable, learning_rate)
     index = variable_index(optimizer, variable)
     step = tf.cast(optimizer.iterations + 1, tf.float32)
     return tf.raw_ops.ResourceApplyAdam(
@@ -164,6 +166,26 @@ def _adam_step(optimizer, gradient, variable, learning_rate):
         epsilon=optimizer.epsilon,
         grad=tf.cast(gradient, tf.float32),
     )
+
+
+def _narrow_adam_step(optimizer, gradient, variable, learning_rate):
+    """The same of a variable of 16 bits, in float32: in bfloat16 Keras's beta_2 is 1, and its steps are 0."""
+    index = variable_index(optimizer, variable)
+    step = tf.cast(optimizer.iterations + 1, tf.float32)
+    gradient = tf.cast(gradient, tf.float32)
+
+    def moved(moment, value, beta):
+        before = tf.cast(moment.value, tf.float32)
+        after = before + (value - before) * (1 - beta)
+        moment.assign(tf.cast(after, moment.dtype))
+        return after
+
+    momentum = moved(optimizer._momentums[index], gradient, optimizer.beta_1)
+    velocity = moved(optimizer._velocities[index], tf.square(gradient), optimizer.beta_2)
+    rate = tf.cast(learning_rate, tf.float32)
+    rate *= tf.sqrt(1 - tf.pow(optimizer.beta_2, step)) / (1 - tf.pow(optimizer.beta_1, step))
+    change = rate * momentum / (tf.sqrt(velocity) + optimizer.epsilon)
+    variable.assign(tf.cast(tf.cast(variable, tf.float32) - change, variable.dtype))
 
 
 def merge_replicas(function, *args):

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 # What `tf.debugging` and gathers on a CPU say; on a GPU gathers of a wrong index give zeros.
 _OF_TARGETS = "Targets must be at least 0 and below the vocabulary size"
+_OF_PLACES = "Targets must be one a token, of the shape of the ids"
 _OF_INDEX = re.compile(r"indices\[[\d, ]*\] = (-?\d+) is not in \[0, (\d+)\)")
 # What the cross-entropy of heads and of Keras says, before it lists all labels.
 _OF_LABEL = re.compile(r"label value of (-?\d+) which is outside the valid range of \[0, (\d+)\)")
@@ -22,6 +23,29 @@ def check_targets(targets, vocabulary_size):
         return tf.identity(targets)
 
 
+def one_a_token(targets, hidden):
+    """Targets (b, l) that fail the step unless they are one a token of hidden states (b, l, d).
+
+    Flattened, those of another length would be compared with other tokens' states.
+    """
+    expected = hidden.shape[:-1]
+    if not targets.shape.is_compatible_with(expected):
+        raise ValueError(_of_places(tuple(expected), tuple(targets.shape)))
+    if targets.shape.is_fully_defined() and expected.is_fully_defined():
+        return targets
+    shape, wanted = tf.shape(targets), tf.shape(hidden)[:-1]
+    check = tf.debugging.Assert(tf.reduce_all(shape == wanted), [_OF_PLACES, wanted, shape])
+    with tf.control_dependencies([] if check is None else [check]):  # None: checked at once
+        return tf.identity(targets)
+
+
+def _of_places(expected, received):
+    return (
+        f"{_OF_PLACES}, {expected}. Received: {received}. For the next token cut the ids' last and the "
+        "targets' first, or give a target that shall not count a sample_weight of 0."
+    )
+
+
 @contextlib.contextmanager
 def in_plain_words():
     """Within it a wrong id or target raises a ValueError that names it, a lost worker a ConnectionError."""
@@ -34,6 +58,10 @@ def in_plain_words():
                 f"{_OF_TARGETS}, {targets[1]}. Received: {targets[2]}. Use the tokenizer that the model was "
                 "built for, and give targets that shall not count a sample_weight of 0."
             ) from error
+        places = re.search(rf"{_OF_PLACES}\]? \[([\d ]+)\]+ \[([\d ]+)", error.message)
+        if places:
+            shapes = [tuple(map(int, sizes.split())) for sizes in places.groups()]
+            raise ValueError(_of_places(*shapes)) from error
         label = _OF_LABEL.search(error.message)
         if label:
             raise ValueError(

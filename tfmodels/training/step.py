@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from tfmodels.training._keras_internals import StrategyModel, leave_out_of_weight_decay
 from tfmodels.training.allocator import kept_memory
-from tfmodels.training.errors import in_plain_words
+from tfmodels.training.errors import in_plain_words, one_a_token
 from tfmodels.training.losses import vocabulary_loss
 from tfmodels.training.metrics import Perplexity, WeightedSum
 from tfmodels.training.micro_batches import pad_rows, row_count, sum_over_parts
@@ -278,6 +278,7 @@ class VocabularyModel(TaskModel):
 
     def vocabulary_sums(self, hidden, y, sample_weight, training):
         """Sums of the loss, of the negative log-likelihood and of the correct tokens."""
+        y = one_a_token(y, hidden)
         hidden = tf.reshape(hidden, (-1, hidden.shape[-1]))
         bias = self.output_bias()
         return vocabulary_loss(

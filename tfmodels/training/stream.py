@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfmodels.training._keras_internals import is_multi_worker
 from tfmodels.training.adaptive_loss import adaptive_loss
+from tfmodels.training.errors import one_a_token
 from tfmodels.training.resume import find_resume
 from tfmodels.training.strategy import flat
 
@@ -133,7 +134,8 @@ class StreamTraining:
     def score_hidden(self, hidden, y, sample_weight, training):
         """The sums of `task_loss`, given final hidden states, (b, l, d)."""
         weights = tf.reshape(sample_weight, (-1,))
-        loss, nll, correct = adaptive_loss(self.output_parts(hidden, y), weights, differentiable=training)
+        parts = self.output_parts(hidden, one_a_token(y, hidden))
+        loss, nll, correct = adaptive_loss(parts, weights, differentiable=training)
         tokens = tf.reduce_sum(weights)
         return {"loss": (loss, tokens), "accuracy": (correct, tokens), "perplexity": (nll, tokens)}
 
