@@ -154,6 +154,12 @@ class MultiHeadAttentionBase(keras.layers.Layer):
         context = ops.reshape(context, (-1, self.num_heads * self._size))  # (b * q, n * h)
         return ops.reshape(self.output_dense(context), (*leading(x), self.output_dense.units))
 
+    def compute_output_spec(self, *args, cache=None, return_attention=False, **kwargs):
+        if cache is None and not return_attention:
+            return super().compute_output_spec(*args, **kwargs)
+        options = {"cache": cache, "return_attention": return_attention}
+        return keras.Operation.compute_output_spec(self, *args, **options, **kwargs)  # of several outputs
+
     def get_config(self):
         return super().get_config() | {
             "num_heads": self.num_heads,

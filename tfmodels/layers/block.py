@@ -5,7 +5,7 @@ import keras
 from tfmodels.layers._kernels import rematerialise
 from tfmodels.layers.attention import MultiHeadSelfAttention
 from tfmodels.layers.cross_attention import MultiHeadCrossAttention
-from tfmodels.layers.feed_forward import FeedForward
+from tfmodels.layers.feed_forward import FeedForward, read_activation, write_activation
 from tfmodels.layers.masks import first_given
 from tfmodels.layers.norm import LayerNormalization
 from tfmodels.layers.steps import shared
@@ -38,7 +38,7 @@ class BlockBase(keras.layers.Layer):
         self.intermediate_dim = intermediate_dim
         self.causal = causal
         self.cross_attention = cross_attention
-        self.activation = activation
+        self.activation = read_activation(activation)
         self.dropout = dropout
         self.attention_dropout = attention_dropout
         self.norm_epsilon = norm_epsilon
@@ -187,6 +187,11 @@ class BlockBase(keras.layers.Layer):
         x = residual(x, feed_forward, self.feed_forward_dropout, self.feed_forward_norm)
         return x if cache is None else (x, new_cache)
 
+    def compute_output_spec(self, *args, cache=None, **kwargs):
+        if cache is None:
+            return super().compute_output_spec(*args, **kwargs)
+        return keras.Operation.compute_output_spec(self, *args, cache=cache, **kwargs)  # of several outputs
+
     def compute_output_shape(self, inputs_shape, encoder_output_shape=None):
         return tuple(inputs_shape)
 
@@ -196,9 +201,7 @@ class BlockBase(keras.layers.Layer):
             "intermediate_dim": self.intermediate_dim,
             "causal": self.causal,
             "cross_attention": self.cross_attention,
-            "activation": self.activation
-            if isinstance(self.activation, str)
-            else keras.activations.serialize(self.activation),
+            "activation": write_activation(self.activation),
             "dropout": self.dropout,
             "attention_dropout": self.attention_dropout,
             "norm_epsilon": self.norm_epsilon,

@@ -25,6 +25,9 @@ class FoldChoices(keras.layers.Layer):
     def compute_output_spec(self, inputs):
         return keras.KerasTensor((None, inputs.shape[2]), dtype=inputs.dtype)
 
+    def get_config(self):  # Keras makes none of a layer with a policy and no `__init__`
+        return super().get_config()
+
 
 @keras.saving.register_keras_serializable("tfmodels")
 class UnfoldChoices(keras.layers.Layer):
@@ -47,3 +50,6 @@ class UnfoldChoices(keras.layers.Layer):
 
     def compute_output_spec(self, inputs, like):
         return keras.KerasTensor(like.shape[:2], dtype=inputs.dtype)
+
+    def get_config(self):  # Keras makes none of a layer with a policy and no `__init__`
+        return super().get_config()

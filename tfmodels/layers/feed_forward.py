@@ -27,6 +27,21 @@ _COMPILED = (gelu_tanh, keras.activations.gelu, keras.activations.silu)
 _IN_FLOAT32 = (gelu_tanh, keras.activations.gelu)
 
 
+def read_activation(activation):
+    """As layers keep it: a name, or a function or layer, which a config holds as a dict."""
+    return activation if isinstance(activation, str) else keras.activations.get(activation)
+
+
+def write_activation(activation):
+    """As a config holds it."""
+    return activation if isinstance(activation, str) else keras.activations.serialize(activation)
+
+
+def activation_function(activation):
+    """The function of what `read_activation` returned."""
+    return keras.activations.get(ACTIVATIONS[activation] if activation in list(ACTIVATIONS) else activation)
+
+
 @functools.cache
 def _gate(activation):
     """The activation of the first argument times the second: one function object for each activation."""
@@ -73,8 +88,8 @@ class FeedForward(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
         self.intermediate_dim = intermediate_dim
-        self.activation = activation
-        self._activation()  # an unknown name is told before any work
+        self.activation = read_activation(activation)
+        activation_function(self.activation)  # an unknown name is told before any work
         self.gated = gated
         self.dropout = dropout
         self.use_bias = use_bias
@@ -109,12 +124,9 @@ class FeedForward(keras.layers.Layer):
         x = self.output_dense(self.inner_dropout(inner, training=training))
         return ops.reshape(x, (*leading(inputs), inputs.shape[-1]))
 
-    def _activation(self):
-        return keras.activations.get(ACTIVATIONS.get(self.activation, self.activation))
-
     def _activate(self, *inner, training):
         """The activation of one tensor, or of the first of two times the second."""
-        activation = self._activation()
+        activation = activation_function(self.activation)
         function = _gate(activation) if self.gated else activation
         if training and activation in _COMPILED:
             return compiled(function)(*inner)
@@ -128,9 +140,7 @@ class FeedForward(keras.layers.Layer):
     def get_config(self):
         return super().get_config() | {
             "intermediate_dim": self.intermediate_dim,
-            "activation": self.activation
-            if isinstance(self.activation, str)
-            else keras.activations.serialize(self.activation),
+            "activation": write_activation(self.activation),
             "gated": self.gated,
             "dropout": self.dropout,
             "use_bias": self.use_bias,

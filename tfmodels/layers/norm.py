@@ -6,6 +6,7 @@ from keras import ops
 from tfmodels.layers._kernels import not_before
 
 
+@keras.saving.register_keras_serializable("tfmodels")
 class LayerNormalization(keras.layers.LayerNormalization):
     """Keras's over the last axis, with a gradient of its own while training.
 
@@ -48,6 +49,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
         return normalise_with_gradient(inputs, ops.copy(self.gamma), ops.copy(self.beta))
 
 
+@keras.saving.register_keras_serializable("tfmodels")
 class RMSNormalization(keras.layers.RMSNormalization):
     """Keras's over the last axis (Zhang & Sennrich 2019, section 4), with such a gradient too."""
 

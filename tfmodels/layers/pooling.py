@@ -21,6 +21,9 @@ class PoolingBase(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return (input_shape[0], input_shape[-1])
 
+    def get_config(self):  # Keras makes none of a layer with a policy and no `__init__`
+        return super().get_config()
+
 
 @keras.saving.register_keras_serializable("tfmodels")
 class FirstToken(PoolingBase):

@@ -169,10 +169,12 @@ class _WeightsOnly:
             self.inputs_quantizer = None
 
 
+@keras.saving.register_keras_serializable("tfmodels")
 class PlainDense(_WeightsOnly, keras.layers.Dense):
     """Keras's; for rows that are no tokens of the step, such as codes of positions."""
 
 
+@keras.saving.register_keras_serializable("tfmodels")
 class Dense(PlainDense):
     """Keras's; in a step, which gives it a row a token, its product is the step's."""
 
@@ -192,7 +194,15 @@ class Dense(PlainDense):
         x = x if self.bias is None else ops.add(x, self.bias)
         return x if self.activation is None else self.activation(x)
 
+    def output_kernel(self):
+        """The turned matrix, (units, inputs), of a layer without activation; rounded, as its numbers mean."""
+        if self.quantization_mode is None:
+            return ops.transpose(self.kernel)
+        outputs = self(ops.eye(self.input_spec.axes[-1], dtype=self.compute_dtype))
+        return ops.transpose(outputs if self.bias is None else outputs - self.bias)
 
+
+@keras.saving.register_keras_serializable("tfmodels")
 class ReversibleEmbedding(_WeightsOnly, keras.layers.ReversibleEmbedding):
     """Keras's; in a step the product of its logits is the step's."""
 
@@ -203,6 +213,12 @@ class ReversibleEmbedding(_WeightsOnly, keras.layers.ReversibleEmbedding):
     def quantized_call(self, inputs, reverse=False):
         logits = self._in_a_step(inputs, reverse)
         return super().quantized_call(inputs, reverse=reverse) if logits is None else logits
+
+    def output_kernel(self):
+        """The matrix of the logits, (vocabulary, dim); rounded, as its numbers mean."""
+        if self.quantization_mode is not None:
+            return ops.transpose(self(ops.eye(self.output_dim, dtype=self.compute_dtype), reverse=True))
+        return self.embeddings if self.tie_weights else ops.transpose(self.reverse_embeddings)
 
     def _in_a_step(self, x, reverse):
         plain = self.reverse_dtype is None and self.logit_soft_cap is None

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from tfmodels.layers.feed_forward import ACTIVATIONS
+from tfmodels.layers.feed_forward import activation_function, read_activation, write_activation
 from tfmodels.layers.norm import LayerNormalization
 from tfmodels.layers.steps import Dense, leading
 
@@ -32,14 +32,14 @@ class VocabularyTransform(keras.layers.Layer):
 
     def __init__(self, activation="gelu", norm_epsilon=1e-12, kernel_initializer="glorot_uniform", **kwargs):
         super().__init__(**kwargs)
-        self.activation = activation
+        self.activation = read_activation(activation)
         self.norm_epsilon = norm_epsilon
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, input_shape):
         self.dense = Dense(
             input_shape[-1],
-            activation=ACTIVATIONS.get(self.activation, self.activation),
+            activation=activation_function(self.activation),
             kernel_initializer=self.kernel_initializer.clone(),
             dtype=self.dtype_policy,
             name="dense",
@@ -57,9 +57,7 @@ class VocabularyTransform(keras.layers.Layer):
 
     def get_config(self):
         return super().get_config() | {
-            "activation": self.activation
-            if isinstance(self.activation, str)
-            else keras.activations.serialize(self.activation),
+            "activation": write_activation(self.activation),
             "norm_epsilon": self.norm_epsilon,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
@@ -88,3 +86,6 @@ class Bias(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
+
+    def get_config(self):  # Keras makes none of a layer with a policy and no `__init__`
+        return super().get_config()

@@ -237,9 +237,7 @@ class Bart(BartStacks, EncoderDecoderModel):
         return self.decoder.blocks
 
     def output_kernel(self):
-        if self.config.tie_embeddings:
-            return self.target_embedding.embeddings
-        return ops.transpose(self.target_embedding.reverse_embeddings)  # (v, d)
+        return self.target_embedding.output_kernel()  # (v, d)
 
     def output_bias(self):
         return self.logits_bias.bias[0]  # (v,)
@@ -316,6 +314,9 @@ class _LogitsBias(keras.layers.Layer):
 
     def call(self, inputs):
         return inputs + ops.cast(self.bias, inputs.dtype)
+
+    def get_config(self):
+        return super().get_config()
 
 
 def bart(size="base", dtype=None, **overrides):

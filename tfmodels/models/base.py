@@ -134,12 +134,16 @@ class TransformerModel(VocabularyModel):
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
 
     def __call__(self, inputs, *args, **kwargs):
-        return super().__call__(self.complete_inputs(inputs), *args, **kwargs)
+        inputs = self.complete_inputs(inputs) if isinstance(inputs, dict) else inputs
+        return super().__call__(inputs, *args, **kwargs)
 
     def complete_inputs(self, inputs):
         """Adds masks that were left out (all tokens real); checks names of masks, and ids of known values."""
         if not isinstance(inputs, dict):
-            return inputs
+            raise ValueError(
+                f"The inputs must be a dict of {', '.join(self.input_pairs)}. "
+                f"Received: {type(inputs).__name__}."
+            )
         masks = [mask_name for mask_name, _ in self.input_pairs.values()]
         for name in inputs:
             if name.endswith("mask") and name not in masks:  # Keras leaves out what is no input
@@ -154,7 +158,7 @@ class TransformerModel(VocabularyModel):
                 continue
             check_ids(ids, ids_name, getattr(self.config, vocabulary_field))
             if mask_name not in inputs:
-                inputs[mask_name] = ops.ones(ops.shape(ids), dtype="int32")
+                inputs[mask_name] = ops.ones_like(ids, dtype="int32")
         return inputs
 
     def quantize(self, mode=None, config=None, filters=None, **options):

@@ -212,12 +212,12 @@ class Bert(TransformerModel):
 
     def complete_inputs(self, inputs):
         inputs = super().complete_inputs(inputs)
-        if isinstance(inputs, dict) and self.segment_embedding and "token_ids" in inputs:
+        if self.segment_embedding and "token_ids" in inputs:
             if "segment_ids" in inputs:
                 size = self.config.segment_vocabulary_size
                 check_ids(inputs["segment_ids"], "segment_ids", size)
             else:
-                inputs["segment_ids"] = ops.zeros(ops.shape(inputs["token_ids"]), dtype="int32")
+                inputs["segment_ids"] = ops.zeros_like(inputs["token_ids"], dtype="int32")
         return inputs
 
     def final_hidden(self, x, training=None):

@@ -14,9 +14,7 @@ class DecoderModel(TransformerModel):
         return self.forward(self.complete_inputs(x), training=training)[0]
 
     def output_kernel(self):
-        if self.config.tie_embeddings:
-            return self.token_embedding.embeddings
-        return ops.transpose(self.token_embedding.reverse_embeddings)  # (v, d)
+        return self.token_embedding.output_kernel()  # (v, d)
 
     def init_cache(self, inputs, max_length, dtype=None):
         """An empty cache for `decode_step`: a list with an entry a block, batch on axis 0.

@@ -282,11 +282,8 @@ class T5(T5Stacks, EncoderDecoderModel):
         return self.output_dense(hidden) if self.output_dense else self.token_embedding(hidden, reverse=True)
 
     def output_kernel(self):
-        if self.output_dense:
-            kernel = ops.transpose(self.output_dense.kernel)  # (v, d)
-        else:
-            kernel = ops.convert_to_tensor(self.token_embedding.embeddings)
-        return kernel * self._output_scale if self.config.scale_logits else kernel
+        kernel = (self.output_dense or self.token_embedding).output_kernel()  # (v, d)
+        return ops.convert_to_tensor(kernel) * self._output_scale if self.config.scale_logits else kernel
 
     @property
     def _output_scale(self):

@@ -198,7 +198,7 @@ class Transformer(EncoderDecoderModel):
         return self.target_embedding(hidden, reverse=True)  # (b, t, v)
 
     def output_kernel(self):
-        return self.target_embedding.embeddings
+        return self.target_embedding.output_kernel()
 
 
 def transformer(size="base", dtype=None, **overrides):

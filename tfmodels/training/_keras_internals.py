@@ -110,6 +110,11 @@ def leave_out_of_weight_decay(optimizer, variables):
         optimizer.exclude_from_weight_decay(var_list=variables)
 
 
+def forget_loss(model):
+    """Drops the loss and the metrics that a model was compiled with before; Keras keeps them."""
+    model.loss = model._compile_loss = model._compile_metrics = None
+
+
 def has_weight_decay(optimizer, variable):
     """Whether nobody has excluded a variable from weight decay."""
     return optimizer._use_weight_decay(variable)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 # What `tf.debugging` and gathers on a CPU say; on a GPU gathers of a wrong index give zeros.
 _OF_TARGETS = "Targets must be at least 0 and below the vocabulary size"
+_OF_IDS = "Ids and masks must be at least 0"
 _OF_PLACES = "Targets must be one a token, of the shape of the ids"
 _OF_INDEX = re.compile(r"indices\[[\d, ]*\] = (-?\d+) is not in \[0, (\d+)\)")
 # What the cross-entropy of heads and of Keras says, before it lists all labels.
@@ -21,6 +22,19 @@ def check_targets(targets, vocabulary_size):
     )
     with tf.control_dependencies([] if check is None else [check]):  # None: checked at once
         return tf.identity(targets)
+
+
+def none_negative(x):
+    """A dict of inputs that fail the step if a number in it is negative, which Keras counts from the end."""
+    if not isinstance(x, dict):
+        return x
+    numbers = [value for value in x.values() if value.dtype.is_integer and not value.dtype.is_unsigned]
+    if not numbers:
+        return x
+    least = tf.reduce_min([tf.cast(tf.reduce_min(value), tf.int64) for value in numbers])
+    check = tf.debugging.Assert(least >= 0, [_OF_IDS, least])
+    with tf.control_dependencies([] if check is None else [check]):  # None: checked at once
+        return {name: tf.identity(value) for name, value in x.items()}
 
 
 def one_a_token(targets, hidden):
@@ -58,6 +72,9 @@ def in_plain_words():
                 f"{_OF_TARGETS}, {targets[1]}. Received: {targets[2]}. Use the tokenizer that the model was "
                 "built for, and give targets that shall not count a sample_weight of 0."
             ) from error
+        ids = re.search(rf"{_OF_IDS}\]? \[(-\d+)", error.message)
+        if ids:
+            raise ValueError(f"{_OF_IDS}. Received: {ids[1]}.") from error
         places = re.search(rf"{_OF_PLACES}\]? \[([\d ]+)\]+ \[([\d ]+)", error.message)
         if places:
             shapes = [tuple(map(int, sizes.split())) for sizes in places.groups()]

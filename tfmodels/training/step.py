@@ -3,9 +3,9 @@
 import keras
 import tensorflow as tf
 
-from tfmodels.training._keras_internals import StrategyModel, leave_out_of_weight_decay
+from tfmodels.training._keras_internals import StrategyModel, forget_loss, leave_out_of_weight_decay
 from tfmodels.training.allocator import kept_memory
-from tfmodels.training.errors import in_plain_words, one_a_token
+from tfmodels.training.errors import in_plain_words, none_negative, one_a_token
 from tfmodels.training.losses import vocabulary_loss
 from tfmodels.training.metrics import Perplexity, WeightedSum
 from tfmodels.training.micro_batches import pad_rows, row_count, sum_over_parts
@@ -31,6 +31,8 @@ class TaskModel(ResumableFit, StrategyModel):
     # Whether an example's loss depends on others in the batch, which then cannot be cut.
     batch_is_one = False
 
+    _task_metrics = None  # until `compile`
+
     def compile(self, optimizer="adamw", loss=None, *, micro_batches=1, jit_compile="auto", **kwargs):
         """Configures training, as `keras.Model.compile`.
 
@@ -47,7 +49,8 @@ class TaskModel(ResumableFit, StrategyModel):
             **kwargs: as Keras documents.
 
         Raises:
-            ValueError: `micro_batches` with a loss that cannot be cut, or metrics of Keras without a loss.
+            ValueError: `micro_batches` with a loss that cannot be cut; metrics or `loss_weights` of Keras
+                without a loss.
         """
         self._check_micro_batches(micro_batches, loss)
         self.micro_batches = micro_batches
@@ -55,6 +58,7 @@ class TaskModel(ResumableFit, StrategyModel):
         optimizer = keras.optimizers.get(optimizer)
         if loss is None:
             self._check_no_metrics(kwargs)
+            forget_loss(self)
             self._task_metrics = _TaskMetrics(self.task_losses, self.task_metrics)
             with self.distribute_strategy.scope():
                 self._counts = StepCounts()
@@ -79,10 +83,10 @@ class TaskModel(ResumableFit, StrategyModel):
             )
 
     def _check_no_metrics(self, options):
-        for name in ("metrics", "weighted_metrics"):
+        for name in ("metrics", "weighted_metrics", "loss_weights"):
             if options.get(name):
                 raise ValueError(
-                    f"{name} needs loss= too: the built-in loss makes no outputs that a metric could read. "
+                    f"{name} needs loss= too: the built-in loss makes no outputs that Keras could read. "
                     f"Received: {name}={options[name]!r}, loss=None. The built-in loss reports "
                     f"{', '.join([*self.task_losses, *self.task_metrics])}."
                 )
@@ -116,15 +120,47 @@ class TaskModel(ResumableFit, StrategyModel):
             least_rows = self.distribute_strategy.num_replicas_in_sync * self.micro_batches
             own = [StepGuard(self._counts, least_rows)]
         callbacks = [*own, *flat(callbacks)]
+        self._check_class_weight(y, kwargs.get("class_weight"))
+        for callback in callbacks:
+            self._give_direction(callback)
         if not is_chief(self.distribute_strategy):
             verbose, callbacks = 0, without_writers(callbacks)
         with in_plain_words(), kept_memory():
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
+    def _check_class_weight(self, y, class_weight):
+        if class_weight is not None and getattr(y, "ndim", 1) > 1 and self._task_metrics is not None:
+            raise ValueError(
+                "class_weight is for one label an example. Received: targets of shape "
+                f"{tuple(y.shape)}. Give each target its sample_weight."
+            )
+
+    def _give_direction(self, callback):
+        """Tells a callback that watches one of the built-in metrics whether more is better."""
+        name = str(getattr(callback, "monitor", "")).removeprefix("val_")
+        is_ours = self._task_metrics is not None and name in {metric.name for metric in self.metrics}
+        if is_ours and getattr(callback, "mode", None) == "auto":
+            callback.mode = "max" if name.endswith(("accuracy", "exact_match")) else "min"
+
     def evaluate(self, *args, **kwargs):
         """As `keras.Model.evaluate`."""
         with in_plain_words():
             return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        """As `keras.Model.predict`."""
+        with in_plain_words():
+            return super().predict(*args, **kwargs)
+
+    def train_on_batch(self, *args, **kwargs):
+        """As `keras.Model.train_on_batch`."""
+        with in_plain_words():
+            return super().train_on_batch(*args, **kwargs)
+
+    def test_on_batch(self, *args, **kwargs):
+        """As `keras.Model.test_on_batch`."""
+        with in_plain_words():
+            return super().test_on_batch(*args, **kwargs)
 
     def run_variables(self):
         """The counts too belong to a checkpoint."""
@@ -322,6 +358,7 @@ def _unpack(data):
         raise ValueError(
             "The built-in loss needs targets: fit on (x, y) or (x, y, sample_weight). Received: y=None."
         )
+    x = none_negative(x)
     if not isinstance(y, dict):
         return x, y, _full_weights(y, weights)
     weights = weights if isinstance(weights, dict) else dict.fromkeys(y, weights)

@@ -97,9 +97,7 @@ class MaskedLanguageModel(HeadModel):
         return self.output_dense(hidden)
 
     def output_kernel(self):
-        if self.config.tie_embeddings:
-            return self.backbone.token_embedding.embeddings
-        return ops.transpose(self.output_dense.kernel)  # (v, d)
+        return (self.output_dense or self.backbone.token_embedding).output_kernel()  # (v, d)
 
     def output_bias(self):
         return self.bias.bias if self.config.tie_embeddings else self.output_dense.bias
