@@ -252,6 +252,7 @@ def test_config_round_trip(layer, inputs):
             "causal=False",
         ),
         (lambda: TransformerBlock(3, 11)(X, np.ones((2, 4))), r"padding_mask must.*\(2, 4\).*\(2, 5, 12\)"),
+        (lambda: TransformerBlock(3, 11)(X, np.ones((2, 1))), r"padding_mask must.*\(2, 1\)"),
         (lambda: TransformerBlock(3, 11)(X, MEMORY), r"\(batch, length\). Received: shape \(2, 7, 12\)"),
         (lambda: TransformerBlock(3, 11)(X, encoder_output=MEMORY), "cross_attention=True"),
         (lambda: TransformerBlock(3, 11, cross_attention=True)(X), "needs encoder_output"),
@@ -264,3 +265,11 @@ def test_config_round_trip(layer, inputs):
 def test_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_attention_in_float64():
+    x = np.random.default_rng(0).normal(size=(2, 5, 12))
+    layer = MultiHeadSelfAttention(3, causal=True, dtype="float64")
+    output, weights = layer(x, return_attention=True)
+    np.testing.assert_allclose(np.sum(weights, axis=-1), np.ones((2, 3, 5)), rtol=1e-14)
+    assert output.dtype == "float64"

@@ -1,5 +1,7 @@
 """Models and layers in the hands of Keras: nested, quantized, saved with a user's head, watched."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -162,3 +164,16 @@ def test_bad_input(act, message):
     model.compile("sgd")
     with pytest.raises(ValueError, match=message):
         act(model)
+
+
+def test_data_of_unknown_length_ends_without_a_warning():
+    model = small(gpt2)
+    model.compile("sgd")
+    whole = tf.data.Dataset.from_tensor_slices(({"token_ids": IDS}, IDS)).batch(2)
+    data = whole.take_while(lambda x, y: True)
+    assert data.cardinality() == tf.data.UNKNOWN_CARDINALITY
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Your input ran out of data")
+        model.fit(data, epochs=2, verbose=0)
+    with pytest.warns(UserWarning, match="Your input ran out of data"):
+        model.fit(data, epochs=2, steps_per_epoch=3, verbose=0)

@@ -30,8 +30,12 @@ def first_given(*masks):
 
 def check_mask(name, padding_mask, x):
     """Raises ValueError for a padding mask, or None, that is not one of x (b, l, d)."""
-    shape, expected = tuple(getattr(as_numbers(padding_mask), "shape", ())), tuple(x.shape)[:2]
-    if any(None not in sizes and 1 != sizes[0] != sizes[1] for sizes in zip(shape, expected, strict=False)):
+    if padding_mask is None:
+        return
+    shape, (batch, length) = tuple(as_numbers(padding_mask).shape), tuple(x.shape)[:2]
+    of_batch = batch is None or shape[0] in (None, 1, batch)
+    of_length = length is None or shape[1] in (None, length)
+    if not (of_batch and of_length):
         raise ValueError(
             f"{name} must be (batch, length) of its sequence. Received: shape {shape} with a sequence of "
             f"shape {tuple(x.shape)}."
@@ -99,7 +103,7 @@ def _may_see(query, key, window):
 
 
 def masked_softmax(scores, mask, dtype, training=None):
-    """Softmax over the keys that may be seen, computed in float32: bfloat16 sums drift above 1k keys.
+    """Softmax over the keys that may be seen, in float32 at least: bfloat16 sums drift above 1k keys.
 
     While training, its gradient is made of the weights alone: nothing in float32 is kept for it.
 
@@ -112,9 +116,10 @@ def masked_softmax(scores, mask, dtype, training=None):
     Returns:
         Attention weights, of the scores' shape.
     """
+    wide = keras.backend.result_type(scores.dtype, "float32")
 
     def weigh(scores):
-        scores = ops.cast(scores, "float32")
+        scores = ops.cast(scores, wide)
         scores = scores if mask is None else mask_scores(scores, mask)
         return ops.cast(ops.softmax(scores, axis=-1), dtype)
 
@@ -123,8 +128,8 @@ def masked_softmax(scores, mask, dtype, training=None):
         weights = weigh(scores)
 
         def gradient(upstream):
-            parts = ops.cast(not_before(upstream, weights), "float32")
-            errors = ops.cast(upstream, "float32")
+            parts = ops.cast(not_before(upstream, weights), wide)
+            errors = ops.cast(upstream, wide)
             errors = parts * (errors - ops.sum(parts * errors, axis=-1, keepdims=True))
             if mask is not None:  # zero there already, but for queries that may see nothing
                 errors = ops.where(mask[:, None], errors, 0.0)

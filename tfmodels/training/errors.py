@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import warnings
 
 import tensorflow as tf
 
@@ -58,6 +59,15 @@ def _of_places(expected, received):
         f"{_OF_PLACES}, {expected}. Received: {received}. For the next token cut the ids' last and the "
         "targets' first, or give a target that shall not count a sample_weight of 0."
     )
+
+
+@contextlib.contextmanager
+def quiet_end_of_data(steps_per_epoch):
+    """Within it Keras does not warn that data has ended whose length nobody has said."""
+    with warnings.catch_warnings():
+        if steps_per_epoch is None:
+            warnings.filterwarnings("ignore", "Your input ran out of data")
+        yield
 
 
 @contextlib.contextmanager

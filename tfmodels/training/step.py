@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from tfmodels.training._keras_internals import StrategyModel, forget_loss, leave_out_of_weight_decay
 from tfmodels.training.allocator import kept_memory
-from tfmodels.training.errors import in_plain_words, none_negative, one_a_token
+from tfmodels.training.errors import in_plain_words, none_negative, one_a_token, quiet_end_of_data
 from tfmodels.training.losses import vocabulary_loss
 from tfmodels.training.metrics import Perplexity, WeightedSum
 from tfmodels.training.micro_batches import pad_rows, row_count, sum_over_parts
@@ -125,7 +125,7 @@ class TaskModel(ResumableFit, StrategyModel):
             self._give_direction(callback)
         if not is_chief(self.distribute_strategy):
             verbose, callbacks = 0, without_writers(callbacks)
-        with in_plain_words(), kept_memory():
+        with in_plain_words(), kept_memory(), quiet_end_of_data(kwargs.get("steps_per_epoch")):
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
     def _check_class_weight(self, y, class_weight):
