@@ -81,9 +81,9 @@ def test_blockwise_attention(kind, causal, window, groups):
         return _kernels.blockwise_attention(*inputs, *[tf.constant(mask)] * 2, causal, window)
 
     results = {}
-    for name, function in (("whole", whole), ("blockwise", blockwise)):
+    for name, function in (("whole", whole), ("blockwise", blockwise), ("compiled", blockwise)):
 
-        @tf.function(autograph=False)
+        @tf.function(autograph=False, jit_compile=name == "compiled")
         def run(function=function):
             with tf.GradientTape() as tape:
                 tape.watch(inputs)
@@ -93,9 +93,10 @@ def test_blockwise_attention(kind, causal, window, groups):
 
         results[name] = [x.numpy() for x in run()]
     expected = by_hand(query, key, value, mask, causal, window)
-    np.testing.assert_allclose(results["blockwise"][0] * real, expected * real, atol=2e-6)
-    for mine, theirs in zip(results["blockwise"][1:], results["whole"][1:], strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=2e-5)  # float32, sums of 300 terms of size 5
+    for name in ("blockwise", "compiled"):
+        np.testing.assert_allclose(results[name][0] * real, expected * real, atol=2e-6)
+        for mine, theirs in zip(results[name][1:], results["whole"][1:], strict=True):
+            np.testing.assert_allclose(mine, theirs, atol=2e-5)  # float32, sums of 300 terms of size 5
 
 
 def test_blocks_that_are_wholly_masked_are_skipped():

@@ -166,6 +166,23 @@ def test_bad_input(act, message):
         act(model)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "t5", "masked"])
+def test_a_compiled_step_of_batches_of_unknown_sizes(name):
+    """As `tfmodels.data` makes them: XLA learns their sizes as it compiles."""
+    weights = []
+    for jit_compile in (True, False):
+        keras.utils.set_random_seed(0)
+        model = MODELS[name]()
+        model.compile(keras.optimizers.SGD(0.5), jit_compile=jit_compile, micro_batches=2)
+        element = dict.fromkeys(model.input_pairs, IDS), IDS
+        spec = tf.nest.map_structure(lambda ids: tf.TensorSpec((None, None), ids.dtype), element)
+        data = tf.data.Dataset.from_generator(lambda each=element: iter([each] * 2), output_signature=spec)
+        model.fit(data, verbose=0)
+        weights.append(model.get_weights())
+    for compiled, plain in zip(*weights, strict=True):
+        np.testing.assert_allclose(compiled, plain, atol=1e-5)
+
+
 def test_data_of_unknown_length_ends_without_a_warning():
     model = small(gpt2)
     model.compile("sgd")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfmodels.layers._kernels import is_for_xla
 from tfmodels.training import _keras_internals as internals
 
 
@@ -159,7 +160,7 @@ def test_what_is_compiled_by_xla_is_known_within_loops_too(jit_compile):
     found = []
 
     def body(i):
-        found.append(internals.is_for_xla())
+        found.append(is_for_xla())
         return i + 1
 
     @tf.function(autograph=False, jit_compile=jit_compile)
@@ -167,4 +168,4 @@ def test_what_is_compiled_by_xla_is_known_within_loops_too(jit_compile):
         return tf.while_loop(lambda i: i < 2, body, [tf.function(body)(0)])
 
     call()
-    assert set(found) == {jit_compile} and not internals.is_for_xla()
+    assert set(found) == {jit_compile} and not is_for_xla()

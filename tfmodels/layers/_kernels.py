@@ -9,6 +9,7 @@ import math
 
 import keras
 import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
 
 from tfmodels.layers.steps import leading, once
 
@@ -19,7 +20,13 @@ _BLOCK_ROWS = 256
 _MASKED_SCORE = -1e9
 
 
-@tf.function(autograph=False)  # traced once for all layers of a model, whose shapes are the same
+def is_for_xla():
+    """Whether what is traced here is within a `tf.function(jit_compile=True)`."""
+    if tf.executing_eagerly():
+        return False
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
 def blockwise_attention(query, key, value, query_mask, key_mask, causal, window, dropout=0.0, seed=None):
     """Attention without the whole (query_length, key_length) matrix of weights, in either direction.
 
@@ -39,10 +46,24 @@ def blockwise_attention(query, key, value, query_mask, key_mask, causal, window,
     Returns:
         Float tensor, (batch, heads, query_length, head_dim).
     """
-    length, rows = tf.shape(query)[2], _BLOCK_ROWS
+    options = causal, window, dropout, seed
+    return _blockwise_attention(query, key, value, query_mask, key_mask, *options, skips=not is_for_xla())
+
+
+@tf.function(autograph=False)  # traced once for all layers of a model, whose shapes are the same
+def _blockwise_attention(query, key, value, query_mask, key_mask, causal, window, dropout, seed, skips):
+    """As above; it skips what is masked, or not: XLA must know all sizes."""
+    length, rows = keras.ops.shape(query)[2], _BLOCK_ROWS
     blocks = (length + rows - 1) // rows
     missing = blocks * rows - length
-    starts, ends = _key_ranges(blocks, query_mask, key_mask, tf.shape(key)[2], causal, window)
+    key_length = keras.ops.shape(key)[2]
+    if skips:
+        starts, ends = _key_ranges(blocks, query_mask, key_mask, key_length, causal, window)
+
+    def key_range(i):
+        """The keys that block i meets."""
+        return (starts[i], ends[i]) if skips else (0, key_length)
+
     if query_mask is not None:
         query_mask = tf.pad(query_mask, [[0, 0], [0, missing]])
 
@@ -59,7 +80,7 @@ def blockwise_attention(query, key, value, query_mask, key_mask, causal, window,
     def weigh(i, query, key):
         """Weights of block i and a function that drops some of them, (b, n, r, s)."""
         scores = tf.cast(matmul_heads(query, key, transpose=True), tf.float32)
-        mask = _block_mask(i * rows, rows, starts[i], ends[i], query_mask, key_mask, causal, window)
+        mask = _block_mask(i * rows, rows, *key_range(i), query_mask, key_mask, causal, window)
         if mask is not None:
             scores = mask_scores(scores, mask)
         weights = tf.nn.softmax(scores)
@@ -73,7 +94,7 @@ def blockwise_attention(query, key, value, query_mask, key_mask, causal, window,
         queries, dtype = cut(query), query.dtype
 
         def forward(i, outputs):
-            part = slice(starts[i], ends[i])
+            part = slice(*key_range(i))
             weights, drop = weigh(i, queries[i], key[:, :, part])
             return i + 1, outputs.write(i, matmul_heads(tf.cast(drop(weights), dtype), value[:, :, part]))
 
@@ -87,14 +108,14 @@ def blockwise_attention(query, key, value, query_mask, key_mask, causal, window,
             mean_errors = cut(tf.reduce_sum(mean_errors, axis=-1, keepdims=True))  # (i, b, n, r, 1)
 
             def backward(i, query_grads, key_grad, value_grad):
-                part = slice(starts[i], ends[i])
-                keys, values = key[:, :, part], value[:, :, part]
+                start, end = key_range(i)
+                keys, values = key[:, :, start:end], value[:, :, start:end]
                 weights, drop = weigh(i, queries[i], keys)
                 weight_error = drop(tf.cast(matmul_heads(errors[i], values, transpose=True), tf.float32))
                 score_error = tf.cast(weights * (weight_error - mean_errors[i]), dtype)  # (b, n, r, s)
                 value_part = _sum_heads(tf.cast(drop(weights), dtype), errors[i], values)
                 key_part = _sum_heads(score_error, queries[i], keys)
-                around = [[0, 0], [0, 0], [starts[i], tf.shape(key)[2] - ends[i]], [0, 0]]
+                around = [[0, 0], [0, 0], [start, key_length - end], [0, 0]]
                 return (
                     i + 1,
                     query_grads.write(i, matmul_heads(score_error, keys)),
@@ -150,9 +171,9 @@ def _block_mask(first, rows, start, end, query_mask, key_mask, causal, window):
     """Which keys of its range a block may see: boolean (b or 1, r, s), or None: all."""
     mask = None
     if query_mask is not None:
-        mask = query_mask[:, first : first + rows, None] == key_mask[:, None, start:end]
+        mask = tf.slice(query_mask, [0, first], [-1, rows])[:, :, None] == key_mask[:, None, start:end]
     if causal:
-        query, key = tf.range(first, first + rows)[:, None], tf.range(start, end)[None]
+        query, key = (first + tf.range(rows))[:, None], (start + tf.range(end - start))[None]
         past = query >= key
         past = past if window is None else past & (query - key < window)
         mask = past[None] if mask is None else mask & past[None]
@@ -266,7 +287,7 @@ def compiled(function):
 
         return cut(forward(*vectors)), gradient
 
-    return run
+    return lambda *tensors: (wide if is_for_xla() else run)(*tensors)
 
 
 def _vector(x, size):

@@ -7,7 +7,7 @@ h head_dim, d hidden_dim.
 import keras
 from keras import ops
 
-from tfmodels.layers._kernels import blockwise_attention, matmul_heads, swap_in_words
+from tfmodels.layers._kernels import blockwise_attention, is_for_xla, matmul_heads, swap_in_words
 from tfmodels.layers.cache import empty, load, write
 from tfmodels.layers.masks import (
     as_numbers,
@@ -349,7 +349,9 @@ class MultiHeadSelfAttention(MultiHeadAttentionBase):
 
         if isinstance(length, int):
             return by_blocks() if length >= _BLOCKWISE_LENGTH else whole()
-        if training is None:  # neither training nor evaluation, such as a graph that is being built
+        # Neither training nor evaluation, such as a graph that is being built; or XLA, which cannot derive
+        # a gradient of a choice by a length that it learns as it compiles.
+        if training is None or is_for_xla():
             return whole()
         return ops.cond(length >= _BLOCKWISE_LENGTH, by_blocks, whole)
 

@@ -11,7 +11,6 @@ import os
 import keras
 import tensorflow as tf
 from tensorflow.python.data.ops import multi_device_iterator_ops
-from tensorflow.python.ops import control_flow_util
 
 
 class StrategyModel(keras.Model):
@@ -89,13 +88,6 @@ class _UntunedDevices:
 def is_multi_worker(strategy):
     """Whether a strategy spans several processes."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-
-
-def is_for_xla():
-    """Whether what is traced here is within a `tf.function(jit_compile=True)`."""
-    if tf.executing_eagerly():
-        return False
-    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 def inner_optimizer(optimizer):

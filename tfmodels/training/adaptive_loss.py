@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tfmodels.training._keras_internals import is_for_xla
+from tfmodels.layers._kernels import is_for_xla
 from tfmodels.training.losses import in_blocks, vocabulary_loss
 
 _BLOCK_ROWS = 1024

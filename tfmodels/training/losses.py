@@ -6,7 +6,7 @@ Shape letters: r rows (tokens), d hidden_dim, v vocabulary.
 import numpy as np
 import tensorflow as tf
 
-from tfmodels.training._keras_internals import is_for_xla
+from tfmodels.layers._kernels import is_for_xla
 from tfmodels.training.errors import check_targets
 
 # 512 rows x 50k words x 4 bytes = 100 MB a tensor. More rows are no faster, fewer make bfloat16 slower.
