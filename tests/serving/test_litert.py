@@ -75,7 +75,7 @@ def test_it_writes_what_generate_writes(kind, words, decoder, tmp_path):
         np.testing.assert_allclose(found, whole, atol=1e-4)  # float32, another library's kernels
 
 
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16", "mixed_float16"])
 def test_of_another_type_it_is_written_in_float32(words, decoder, tmp_path, dtype):
     """As `tfmodels train` leaves models; LiteRT has no embeddings in bfloat16."""
     policy = keras.dtype_policies.serialize(keras.dtype_policies.get(dtype))
@@ -88,7 +88,7 @@ def test_of_another_type_it_is_written_in_float32(words, decoder, tmp_path, dtyp
     prompt, forced = [3, 40, 260], [7, 40, 3]
     rest = iter(forced)
     found = np.stack(list(device.logits(prompt, lambda _: next(rest, None))))
-    assert found.dtype == "float32" and model.compute_dtype == "bfloat16"
+    assert found.dtype == "float32" and model.compute_dtype == dtype.removeprefix("mixed_")
     whole = np.array(exact({"token_ids": [prompt + forced]}))[0, -len(found) :]
     np.testing.assert_allclose(found, whole, atol=1e-4)  # float32, another library's kernels
 

@@ -281,7 +281,7 @@ class _Serve:
     @staticmethod
     def add_options(parser):
         parser.add_argument("path", help="an export, or the folder of its versions: then the newest")
-        parser.add_argument("--name", help="of the model in requests; otherwise the folder's")
+        parser.add_argument("--name", help="of the model in requests and URLs; otherwise the folder's")
         parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
         parser.add_argument("--rest_port", type=int, default=8501, help="0: a free one")
         parser.add_argument("--grpc_port", type=int, default=8500, help="0: a free one")
