@@ -1,7 +1,10 @@
 """Who may import whom: the table of docs/design.md, read off the code with ast."""
 
 import ast
+import configparser
 import pathlib
+import re
+import sys
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "tfmodels"
 TRAINING_PARTS = {"training.step", "training.stream"}
@@ -77,6 +80,20 @@ def test_private_names_of_keras_stand_in_one_file():
     for _, path in files():
         found = [name for name in names if name in path.read_text()]
         assert not found or path == PACKAGE / "training" / "_keras_internals.py", f"{path}: {found}"
+
+
+def test_what_is_imported_is_in_setup_cfg():
+    """What a dependency brings along today it may not bring tomorrow."""
+    config = configparser.ConfigParser()
+    config.read(PACKAGE.parent / "setup.cfg")
+    extras = config["options.extras_require"]
+    lines = "\n".join([config["options"]["install_requires"], *extras.values()]).splitlines()
+    declared = {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in lines if line and line[0] != "#"}
+    other_names = {"pyyaml": "yaml", "grpcio": "grpc", "tensorflow_serving_api": "tensorflow_serving"}
+    declared = {other_names.get(name, name) for name in declared}
+    declared.add("google")  # protobuf, which tensorflow-serving-api's own messages are made of
+    roots = {name.split(".")[0] for _, path in files() for name in imports(path)}
+    assert roots - declared - sys.stdlib_module_names == {"tfmodels"}
 
 
 def test_the_table_sees_a_breach(tmp_path):

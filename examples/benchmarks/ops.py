@@ -10,6 +10,7 @@ copies against one that it writes in place; gradients that layers have of their 
 Prints medians of 15 runs after a warm-up, and ratios.
 """
 
+import argparse
 import statistics
 import time
 
@@ -221,6 +222,7 @@ def several_rows(rows):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     print(f"TensorFlow {tf.__version__}, {len(tf.config.list_physical_devices('GPU'))} GPUs")
     for dtype in (tf.float32, tf.bfloat16):
         x = tf.cast(tf.random.normal((128, 24, 256)), dtype)

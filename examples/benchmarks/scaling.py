@@ -7,6 +7,7 @@ Prints a row a point: measured, predicted, and their ratio. The formula's own fi
 speed of a matrix product) are measured in the same run.
 """
 
+import argparse
 import json
 import resource
 import subprocess
@@ -112,14 +113,19 @@ def predict():
 
 
 def main():
-    if "--predict" in sys.argv:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--predict", action="store_true", help="8 and 64 GPUs, by the formula alone")
+    # Sizes as JSON, null for the speed of a product: the process of a point.
+    parser.add_argument("--point", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.predict:
         return predict()
-    if len(sys.argv) > 1:
-        point = json.loads(sys.argv[1])
+    if arguments.point:
+        point = json.loads(arguments.point)
         return print(json.dumps(product_speed() if point is None else measure(*point)))
 
     def run(point):
-        command = [sys.executable, __file__, json.dumps(point)]
+        command = [sys.executable, __file__, "--point", json.dumps(point)]
         return json.loads(
             subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
         )

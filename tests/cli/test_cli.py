@@ -1,9 +1,11 @@
 """The command line: a small training run end to end, its help, and its errors."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import yaml
@@ -144,8 +146,7 @@ def test_train_generation_task(config, tmp_path):
 )
 def test_bad_config(config, tmp_path, capsys, changes, message):
     assert message in fails(capsys, "train", config(**changes)).replace("Did", "did").replace("No e", "no e")
-    run = tmp_path / "run"
-    assert not run.exists() or not list(run.iterdir())  # no half-written run
+    assert not (tmp_path / "run").exists()  # no half-written run
 
 
 def test_a_folder_without_checkpoints_takes_another_config(tmp_path):
@@ -197,6 +198,57 @@ def test_bad_training_file(config, tmp_path, capsys, content, message):
     path = config()
     (tmp_path / "train.tsv").write_text(content)
     assert message in fails(capsys, "train", path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_model_is_told(tmp_path, tokenizer, capsys):
+    tokenizer.save(str(tmp_path / "tokenizer.model"))
+    path = tmp_path / "model.keras"
+    for content in (b"PK, but no archive", None):
+        if content is None:
+            with zipfile.ZipFile(path, "w") as file:
+                file.writestr("other.json", "{}")
+        else:
+            path.write_bytes(content)
+        error = fails(capsys, "generate", tmp_path, "text")
+        assert "model.keras' must be a model as Keras saves it. Received: a damaged file" in error
+
+
+def test_failed_commands_leave_no_folder(tmp_path, capsys):
+    fails(capsys, "export", tmp_path / "none", tmp_path / "new" / "words")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reader_that_has_enough(tmp_path):
+    """As tfmodels models | head -1."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    script = "import sys; from tfmodels.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "models"],
+        stdout=writes,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writes)
+    assert done.returncode == 141 and "pipe" not in done.stderr.lower()
+
+
+@pytest.mark.parametrize("metrics", ["f1", "exact_match,f1", "exact_match, f1", "[exact_match,f1]"])
+def test_metrics_with_commas(tmp_path, capsys, metrics):
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    path = str(tmp_path / "a.txt")
+    assert main(["evaluate", path, "--answers", path, "--metrics", metrics]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == (["f1"] if metrics == "f1" else ["exact_match", "f1"])
+
+
+@pytest.mark.parametrize("command, first", [("evaluate", "REFERENCES"), ("train", "[CONFIG.yaml]")])
+def test_usage_names_what_comes_first(capsys, command, first):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: tfmodels {command} {first} ")
 
 
 def test_too_little_disk(config, capsys, monkeypatch):
@@ -234,6 +286,16 @@ def test_too_little_disk(config, capsys, monkeypatch):
         (["evaluate", __file__, "--answers", __file__, "--metrics", "[perplexity]"], "needs a model"),
         (["evaluate", __file__, "--answers", __file__, "--resamples", "0"], "resamples must be at least 1"),
         (["evaluate", __file__, "--answers", __file__, "--output", "/no/x"], "'/no/x'"),
+        (["evaluate", __file__, "--answers", __file__, "--output", "."], "Received: '.', a folder"),
+        (["check", "/nowhere", "--seconds", "0"], "seconds must be above 0 and finite. Received: 0.0"),
+        (["check", "/nowhere", "--seconds", "-1"], "Received: -1.0"),
+        (["serve", "/nowhere", "--rest_port", "99999"], "rest_port must be from 0 to 65535. Received: 99999"),
+        (["export", "/nowhere", "My_Words", "--serving", "true"], "small letters, digits and hyphens"),
+        (
+            ["export", "/nowhere", "words", "--serving", "true", "--format", "litert"],
+            "--serving writes configs of TF Serving",
+        ),
+        (["evaluate", __file__, "--answers", __file__, "--metrics", "bleu,rouge"], "Received: 'rouge'"),
         (["evaluate", __file__, "--run", "/nowhere", "--metrics", "[f1]"], "line without a tab"),
         (["evaluate", __file__, "--run", "/nowhere"], "no model.keras in '/nowhere'"),
     ],

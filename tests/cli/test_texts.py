@@ -16,11 +16,12 @@ def test_lines_end_where_files_say(tmp_path, capsys, monkeypatch):
     """A text may hold marks at which `str.splitlines` would end it."""
     from tfmodels.cli.generate import read_prompts
 
-    texts = ["one\u2028two", "three\x0cfour\x85", "", "five"]
+    texts = ["one\u2028two", "three\x0cfour\x85", "", "five\rsix"]
     path = tmp_path / "texts.txt"
-    path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    path.write_bytes(("\ufeff" + "\n".join(texts) + "\n").replace("two\n", "two\r\n").encode())
+    assert tfmodels.data.read_texts(path) == texts
     assert read_prompts([], str(path)) == texts
-    monkeypatch.setattr("sys.stdin", io.StringIO(path.read_text(encoding="utf-8")))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
     assert read_prompts([], None) == texts
     assert main(["evaluate", str(path), "--answers", str(path), "--metrics", "[exact_match]"]) == 0
     assert "100.000" in capsys.readouterr().out

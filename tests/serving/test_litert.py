@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import keras
 import numpy as np
 import pytest
 
@@ -72,6 +73,24 @@ def test_it_writes_what_generate_writes(kind, words, decoder, tmp_path):
             inputs = {name: [prompt], "decoder_token_ids": [[device.card["start_id"], *forced]]}
         whole = np.array(model(inputs))[0, -len(found) :]
         np.testing.assert_allclose(found, whole, atol=1e-4)  # float32, another library's kernels
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16", "mixed_float16"])
+def test_of_another_type_it_is_written_in_float32(words, decoder, tmp_path, dtype):
+    """As `tfmodels train` leaves models; LiteRT has no embeddings in bfloat16."""
+    policy = keras.dtype_policies.serialize(keras.dtype_policies.get(dtype))
+    model = type(decoder).from_config(decoder.get_config() | {"dtype": policy})
+    model.set_weights(decoder.get_weights())
+    exact = type(decoder).from_config(decoder.get_config())
+    exact.set_weights([np.asarray(w, "float32") for w in model.get_weights()])
+    options = {"format": "litert", "max_length": 12, "max_new_tokens": 9}
+    device = Device(pathlib.Path(tfmodels.export(model, words, tmp_path, **options)))
+    prompt, forced = [3, 40, 260], [7, 40, 3]
+    rest = iter(forced)
+    found = np.stack(list(device.logits(prompt, lambda _: next(rest, None))))
+    assert found.dtype == "float32" and model.compute_dtype == dtype.removeprefix("mixed_")
+    whole = np.array(exact({"token_ids": [prompt + forced]}))[0, -len(found) :]
+    np.testing.assert_allclose(found, whole, atol=1e-4)  # float32, another library's kernels
 
 
 def test_what_it_does_not_have(words, decoder, tmp_path):

@@ -18,6 +18,7 @@ import yaml
 import tfmodels
 from tfmodels.serving.check import check, report
 from tfmodels.serving.operator import best_batch, write_serving_files
+from tfmodels.serving.writing import write_version
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,22 @@ def test_smaller_weights(words, decoder, tmp_path, mode):
     if mode == "int8":
         with pytest.raises(ValueError, match="one of int8, bfloat16, or None. Received: 'int4'"):
             tfmodels.export(decoder, words, tmp_path, quantize="int4")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_failed_export_leaves_what_was_there(tmp_path, there):
+    path = tmp_path / "words"
+    if there:
+        path.mkdir()
+
+    def fail(folder):
+        raise ValueError("no such op")
+
+    with pytest.raises(ValueError, match="no such op"):
+        write_version(path, fail)
+    assert path.exists() == there and not list(path.glob("*"))
+    write_version(path, lambda folder: None)
+    assert [file.name for file in path.iterdir()] == ["1"]
 
 
 _EXPORT = """

@@ -21,6 +21,7 @@ from tests.serving.browser import Browser
 from tfmodels.serving import operator
 from tfmodels.serving.check import read_card
 from tfmodels.serving.server.batching import Batcher
+from tfmodels.serving.server.run import run
 from tfmodels.serving.server.served import Served
 
 pytest.importorskip("starlette")
@@ -219,9 +220,35 @@ def test_a_port_that_is_taken(server, export):
 
 def test_a_version_folder_of_any_name(export, tmp_path):
     shutil.copytree(export[2], tmp_path / "best")
-    served = Served(tmp_path / "best", "words")
-    assert served.version == 1
-    served.close()
+    for name, expected in (("words", "words"), (None, "best")):
+        served = Served(tmp_path / "best", name)
+        assert (served.name, served.version) == (expected, 1)
+        served.close()
+    for name in ("a b", "a/b", "é"):
+        with pytest.raises(ValueError, match=f"since it stands in URLs. Received: '{name}'"):
+            Served(tmp_path / "best", name)
+
+
+@pytest.mark.parametrize(
+    "option, value, rule",
+    [
+        ("rest_port", 65536, "from 0 to 65535"),
+        ("rest_port", -1, "from 0 to 65535"),
+        ("grpc_port", 99999, "from 0 to 65535"),
+        ("max_batch_size", 0, "at least 1"),
+    ],
+)
+def test_numbers_are_checked_before_anything_is_loaded(option, value, rule):
+    with pytest.raises(ValueError, match=f"{option} must be {rule}. Received: {value}"):
+        run("/nowhere", **{option: value})
+
+
+@pytest.mark.parametrize("option", ["rest_port", "grpc_port"])
+def test_a_taken_port_is_told_before_anything_is_loaded(option):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}.*Choose another"):
+            run("/nowhere", **{"rest_port": 0, "grpc_port": 0, option: port})
 
 
 def test_operators_clients(server, export, tmp_path, monkeypatch):

@@ -30,6 +30,13 @@ def spm(bible, tmp_path_factory):
     return models
 
 
+@pytest.mark.parametrize("folder", ["org/no-such-folder", "spiece.model"])
+def test_a_folder_that_is_none(tmp_path, folder):
+    (tmp_path / "spiece.model").touch()
+    with pytest.raises(FileNotFoundError, match=f"There is no folder '.*{folder}'.*snapshot_download"):
+        tokenizers.from_pretrained(tmp_path / folder)
+
+
 def test_t5_has_its_sentinels(spm, tmp_path):
     model, library = spm[0]
     (tmp_path / "spiece.model").write_bytes(model)

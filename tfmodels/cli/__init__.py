@@ -15,6 +15,10 @@ _USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)  # the las
 
 # Options whose name may be left out: tfmodels train config.yaml
 _FIRST = {"train": "--config", "evaluate": "--references"}
+_USAGE = {
+    "train": "tfmodels train [CONFIG.yaml] [options]",
+    "evaluate": "tfmodels evaluate REFERENCES (--answers FILE | --run FOLDER) [options]",
+}
 
 
 class _UsageError(Exception):
@@ -36,8 +40,12 @@ def main(arguments=None):
         options = _parser(command).parse_args(arguments)
         _load_tensorflow_quietly()
         _COMMANDS[options.subcommand].run(options[options.subcommand])
+        sys.stdout.flush()
     except _UsageError as error:
         return _fail(f"{error} See tfmodels {command or ''} --help.".replace("  ", " "))
+    except BrokenPipeError:  # who reads has enough: tfmodels generate ... | head -1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its end
+        return 141  # as shells have it: 128 + SIGPIPE
     except _USER_ERRORS as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -77,7 +85,7 @@ def _parser(command):
     )
     subcommands = parser.add_subcommands(metavar="COMMAND", required=True)
     for name, choice in _COMMANDS.items():
-        sub = _Parser(description=choice.__doc__)
+        sub = _Parser(description=choice.__doc__, usage=_USAGE.get(name))
         if name == command:
             choice.add_options(sub)
         subcommands.add_subcommand(name, sub, help=choice.__doc__)
@@ -219,7 +227,11 @@ class _Export:
         )
         parser.add_argument("--license", help="of the weights; it travels with them")
         parser.add_argument(
-            "--serving", type=bool, default=False, help="whether to write TF Serving's configs beside it"
+            "--serving",
+            type=bool,
+            default=False,
+            help="whether to write TF Serving's configs beside it; the folder's name, of small letters, "
+            "digits and hyphens, is then the model's",
         )
         parser.add_class_arguments(GenerationConfig)
 
@@ -229,6 +241,15 @@ class _Export:
         from tfmodels.serving import export
 
         config = _generation_config(options)
+        if options.serving:
+            from tfmodels.serving.operator import model_name, write_serving_files
+
+            if options.format == "litert":
+                raise ValueError(
+                    "--serving writes configs of TF Serving, and the format must be tf_saved_model. "
+                    "Received: --format litert. Leave out one of the two."
+                )
+            model_name(options.path)  # before the export, which takes its time
         check_writable(options.path)
         model, tokenizer = load_run(options.run)
         names = ("format", "quantize", "jit_compile", "max_length", "license")
@@ -236,8 +257,6 @@ class _Export:
         print(folder)
         _print_quality(folder)
         if options.serving:
-            from tfmodels.serving.operator import write_serving_files
-
             print(f"TF Serving:   {write_serving_files(options.path)}")
 
 
@@ -262,7 +281,7 @@ class _Serve:
     @staticmethod
     def add_options(parser):
         parser.add_argument("path", help="an export, or the folder of its versions: then the newest")
-        parser.add_argument("--name", help="of the model in requests; otherwise the folder's")
+        parser.add_argument("--name", help="of the model in requests and URLs; otherwise the folder's")
         parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
         parser.add_argument("--rest_port", type=int, default=8501, help="0: a free one")
         parser.add_argument("--grpc_port", type=int, default=8500, help="0: a free one")

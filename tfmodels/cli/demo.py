@@ -130,6 +130,7 @@ def _train(build, tokenizer, train_data, valid_data, minutes, output, strategy_n
         model = build()
         model.compile(keras.optimizers.Muon(0.02, adam_lr_ratio=0.3, weight_decay=0.01))
     check_writable(output, needed_bytes(model))
+    os.makedirs(output, exist_ok=True)
     print(f"{model.count_params():,} parameters, {minutes:g} minutes of training")
     budget = TimeBudget(minutes * 60, learning_rate=0.02, warmup_steps=50)
     steps = _steps_an_epoch(model, train_data, minutes, budget)

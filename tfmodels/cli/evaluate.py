@@ -21,10 +21,10 @@ class EvaluateConfig:
         answers: a file of answers, a line each, to score; or
         run: a run folder, whose model answers. One of the two is needed.
         metrics: bleu, chrf, rouge1, rouge2, rougeL, exact_match, f1; and of a model perplexity and
-            bits_per_byte, of the first reference; a decoder reads it after its prompt and a blank. Left
-            out: those that fit.
+            bits_per_byte, of the first reference; a decoder reads it after its prompt and a blank. One, or
+            several with commas: bleu,chrf. Left out: those that fit.
         resamples: samples of the bootstrap, for 95% intervals.
-        seed: of the bootstrap.
+        seed: of the bootstrap, and of a run's answers where they are sampled.
         batch_size: texts that are generated at once.
         output: a JSON file for the scores too.
     """
@@ -32,7 +32,7 @@ class EvaluateConfig:
     references: str
     answers: str | None = None
     run: str | None = None
-    metrics: list[str] | None = None
+    metrics: list[str] | str | None = None
     resamples: int = 1000
     seed: int = 0
     batch_size: int = 32
@@ -43,6 +43,8 @@ class EvaluateConfig:
 
         if (self.answers is None) == (self.run is None):
             raise ValueError(f"Give one of answers and run. Received: {self.answers!r}, {self.run!r}.")
+        if isinstance(self.metrics, str):
+            object.__setattr__(self, "metrics", [name.strip() for name in self.metrics.split(",")])
         for name in ("resamples", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
@@ -158,6 +160,8 @@ def _likelihoods(config, model, tokenizer, rows, pairs):
 
 
 def _check_output(path):
+    if os.path.isdir(path):
+        raise ValueError(f"output must be a file. Received: {path!r}, a folder. Name a file in it.")
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise ValueError(f"cannot write to {path!r}: {folder!r} is no folder that can be written.")

@@ -14,7 +14,7 @@ def read_prompts(prompts, path):
         )
     if path:
         return read_lines(path)
-    prompts = prompts or split_lines(sys.stdin.read())
+    prompts = prompts or split_lines(sys.stdin.buffer.read())
     if not prompts:
         raise ValueError("There must be at least one prompt. Received: none.")
     return prompts

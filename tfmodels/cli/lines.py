@@ -4,7 +4,7 @@
 def read_lines(path):
     """The lines of a text file in UTF-8, of which there must be one at least."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, "rb") as file:
             lines = split_lines(file.read())
     except UnicodeDecodeError as error:
         raise ValueError(f"{path!r} must be a text file in UTF-8: {error.reason}.") from error
@@ -15,6 +15,10 @@ def read_lines(path):
     return lines
 
 
-def split_lines(text):
-    """Lines as files have them: `str.splitlines` also ends them at marks that stand within a text."""
-    return text.removesuffix("\n").split("\n") if text else []
+def split_lines(data):
+    """Lines of bytes in UTF-8, as `tfmodels.data` has them.
+
+    `str.splitlines`, and files that are opened as text, also end them at marks that stand within a text.
+    """
+    data = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")  # as editors on Windows write
+    return data.decode().removesuffix("\n").split("\n") if data else []

@@ -3,23 +3,29 @@
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
 
 
 def check_writable(path, needed_bytes=0):
-    """Makes the folder and checks that it can hold `needed_bytes`, before any long work.
+    """Checks that the folder can be made and hold `needed_bytes`, before any long work.
+
+    It is not made: a command that fails leaves none behind.
 
     Raises:
         OSError: the folder cannot be made or written, or the disk has too little room.
     """
+    there = os.path.abspath(path)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
     try:
-        os.makedirs(path, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path) as file:
+        with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"\0" * 4096)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise type(error)(error.errno, f"cannot write to {path!r}: {error.strerror}") from error
-    free = shutil.disk_usage(path).free
+    free = shutil.disk_usage(there).free
     if free < needed_bytes:
         raise OSError(
             f"{path!r} needs {needed_bytes / 1e6:.0f} MB of free disk. Received: {free / 1e6:.0f} MB. "
@@ -51,6 +57,7 @@ def load_run(folder):
 
     Raises:
         FileNotFoundError: a file is missing.
+        ValueError: the model's file is damaged.
     """
     for name in ("model.keras", "tokenizer.model"):
         path = os.path.join(folder, name)
@@ -65,4 +72,12 @@ def load_run(folder):
     tokenizer = tfmodels.tokenizers.SentencePieceTokenizer.load(os.path.join(folder, "tokenizer.model"))
     from tfmodels import models  # noqa: F401  registers the classes
 
-    return keras.saving.load_model(os.path.join(folder, "model.keras")), tokenizer
+    path = os.path.join(folder, "model.keras")
+    try:
+        zipfile.ZipFile(path).close()  # of what is no archive Keras says that it is not there
+        return keras.saving.load_model(path), tokenizer
+    except (zipfile.BadZipFile, zlib.error, KeyError) as error:
+        raise ValueError(
+            f"{path!r} must be a model as Keras saves it. Received: a damaged file, {error}. "
+            "Copy it again, or train anew."
+        ) from error

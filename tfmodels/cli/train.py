@@ -144,6 +144,7 @@ def train(config):
             )
         valid_data = _reader(config, examples, shuffle=False, repeat=False).dataset()
 
+    os.makedirs(config.output, exist_ok=True)
     if strategy.extended.should_checkpoint:  # of several workers the first
         start_run(config.output, dataclasses.asdict(config), tokenizer)
         print(f"{model.count_params():,} parameters, {steps} steps an epoch")

@@ -127,7 +127,7 @@ def _figure_class():
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "A picture needs matplotlib. Install it with pip install 'tfmodels[docs]', or leave out picture."
+            "A picture needs matplotlib. Run pip install matplotlib, or leave out picture."
         ) from error
     return Figure
 

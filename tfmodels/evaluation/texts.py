@@ -74,7 +74,7 @@ def _check(answers, references, metrics):
         try:
             import rouge_score  # noqa: F401
         except ImportError as error:
-            raise ImportError("ROUGE needs rouge-score: pip install 'tfmodels[rouge]'.") from error
+            raise ImportError("ROUGE needs rouge-score. Run pip install rouge-score.") from error
 
 
 def _corpus_statistics(name, answers, references):

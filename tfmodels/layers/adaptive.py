@@ -54,7 +54,7 @@ class AdaptiveEmbedding(keras.layers.Layer):
 
     Example:
         >>> layer = AdaptiveEmbedding(vocabulary_size=9, hidden_dim=8, cutoffs=(4,), divisor=2)
-        >>> layer(layer([[1, 7]]), reverse=True).shape
+        >>> layer(layer(keras.ops.array([[1, 7]])), reverse=True).shape
         TensorShape([1, 2, 9])
     """
 

@@ -58,7 +58,7 @@ class PositionalEmbedding(keras.layers.Layer):
         ValueError: `kind` is unknown; the length of the inputs is over `max_sequence_length`.
 
     Example:
-        >>> PositionalEmbedding(max_sequence_length=7)(keras.ops.zeros((1, 2, 4)))[0, 1]
+        >>> PositionalEmbedding(max_sequence_length=7)(keras.ops.zeros((1, 2, 4)))[0, 1].numpy()
         array([0.84147096, 0.5403023 , 0.00999983, 0.99995   ], dtype=float32)
     """
 

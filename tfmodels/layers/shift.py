@@ -22,8 +22,8 @@ class ShiftRight(keras.layers.Layer):
         Int tensor, (batch, length).
 
     Example:
-        >>> ShiftRight(9)([[5, 6, 7, 0]], padding_mask=[[1, 1, 1, 0]])[0, :3]
-        <tf.Tensor: shape=(3,), dtype=int32, numpy=array([9, 5, 6], dtype=int32)>
+        >>> ShiftRight(9)(keras.ops.array([[5, 6, 7, 0]]), padding_mask=[[1, 1, 1, 0]])[0, :3].numpy()
+        array([9, 5, 6], dtype=int32)
     """
 
     def __init__(self, start_id, **kwargs):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -74,6 +75,8 @@ def check(path, seconds=1.0):
         FileNotFoundError: there is no export.
         ValueError: it is one for LiteRT, does not load, or does not answer.
     """
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"seconds must be above 0 and finite. Received: {seconds}.")
     folder = version_folder(path)
     card = read_card(folder)
     done = subprocess.run(

@@ -3,6 +3,7 @@
 import os
 import tempfile
 
+import keras
 import tensorflow as tf
 
 from tfmodels.generation.config import GenerationConfig
@@ -52,7 +53,7 @@ def write_litert(folder, generation):
     Raises:
         ValueError: the model has an operation that LiteRT lacks.
     """
-    model, rules = generation.model, generation.rules
+    model, rules = _in_float32(generation.model), generation.rules
     # Prompt and text; of an encoder-decoder the text with its start token.
     length = generation.config.max_new_tokens + (1 if is_encoder_decoder(model) else generation.max_length)
     length = min(length, model.config.max_sequence_length or length)
@@ -84,3 +85,14 @@ def write_litert(folder, generation):
         "stop_ids": list(rules.stop),
         "prompt_ids": {"before": before, "after": after},
     }
+
+
+def _in_float32(model):
+    """A float32 copy of a model of another type, for LiteRT has no embeddings in bfloat16."""
+    quantized = any(layer.quantization_mode is not None for layer in model._flatten_layers())
+    if quantized or (model.compute_dtype, model.variable_dtype) == ("float32", "float32"):
+        return model
+    policy = keras.dtype_policies.serialize(keras.dtype_policies.get("float32"))
+    copy = type(model).from_config(model.get_config() | {"dtype": policy})
+    copy.set_weights(model.get_weights())
+    return copy

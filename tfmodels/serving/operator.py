@@ -31,12 +31,7 @@ def write_serving_files(path, name=None, seconds=1.0):
         ValueError: the name is none that a URL and a container may have; the export does not answer.
         FileNotFoundError: there is no export.
     """
-    name = name or os.path.basename(os.path.abspath(path))
-    if not re.fullmatch("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name):
-        raise ValueError(
-            "A model's name must be small letters, digits and hyphens, at most 63, as Kubernetes has it. "
-            f"Received: {name!r}. Give another."
-        )
+    name = model_name(path, name)
     found = check(path, seconds)
     values = _values(name, found)
     folder = os.path.join(path, "serving")
@@ -48,6 +43,21 @@ def write_serving_files(path, name=None, seconds=1.0):
         with open(os.path.join(folder, source.name), "w", encoding="utf-8") as file:
             file.write(text)
     return folder
+
+
+def model_name(path, name=None):
+    """The name that `write_serving_files` gives a model.
+
+    Raises:
+        ValueError: it is none that a URL and a container may have.
+    """
+    name = name or os.path.basename(os.path.abspath(path))
+    if not re.fullmatch("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name):
+        raise ValueError(
+            "A model's name must be small letters, digits and hyphens, at most 63, as Kubernetes has it. "
+            f"Received: {name!r}. Give another."
+        )
+    return name
 
 
 def _values(name, found):

@@ -22,6 +22,7 @@ def write_version(path, write):
         OSError: the path cannot be written; earlier versions stay as they are.
     """
     path = os.fspath(path)
+    made = not os.path.exists(path)
     try:
         os.makedirs(path, exist_ok=True)
         # In the same file system, that a rename suffices. TF Serving takes only whole numbers for versions.
@@ -40,6 +41,9 @@ def write_version(path, write):
     finally:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(aside)
+        if made:
+            with contextlib.suppress(OSError):  # a version stands in it
+                os.rmdir(path)
 
 
 def _flush(folder):

@@ -22,13 +22,18 @@ def from_pretrained(folder):
         A `BytePairTokenizer`, `WordPieceTokenizer`, `SentencePieceTokenizer` or `MarianTokenizer`.
 
     Raises:
-        FileNotFoundError: there are no such files.
+        FileNotFoundError: there is no such folder, or it has no such files.
         ValueError: a file does not hold what its name says, or asks for what no tokenizer here does.
 
     Example:
         >>> tokenizer = tfmodels.tokenizers.from_pretrained("checkpoints/bert-base-uncased")
         >>> model(tokenizer.encode(["a text"]))
     """
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(
+            f"There is no folder {os.fspath(folder)!r}. A tokenizer is read from a folder: for an id of the "
+            "hub pass what huggingface_hub.snapshot_download(id) returns."
+        )
 
     def has(*names):
         return all(os.path.exists(os.path.join(folder, name)) for name in names)

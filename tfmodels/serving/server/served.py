@@ -1,6 +1,7 @@
 """One export, loaded to be served: its signatures and their tensors, whatever the protocol."""
 
 import os
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -22,18 +23,24 @@ class Served:
 
     Args:
         path: str, an export, or the folder of its versions: then the newest.
-        name: str, the model's name in requests; None: the folder's.
+        name: str, the model's name in requests; None: that of the folder of its versions, or of the
+            export itself where its own name is no number.
         max_batch_size, wait_seconds: see `Batcher`.
     """
 
     def __init__(self, path, name=None, max_batch_size=32, wait_seconds=0.005):
         self.folder = os.path.abspath(version_folder(path))
+        above, folder = os.path.split(self.folder)
+        self.version = int(folder) if folder.isdigit() else 1
+        self.name = name or (os.path.basename(above) if folder.isdigit() else folder)
+        if not re.fullmatch(r"[A-Za-z0-9._~-]+", self.name):
+            raise ValueError(
+                "A model's name must be letters, digits and . _ ~ -, since it stands in URLs. "
+                f"Received: {self.name!r}. Give another name."
+            )
         self.card = read_card(self.folder)
         for library in library_paths(self.card):
             tf.load_op_library(library)
-        folder = os.path.basename(self.folder)
-        self.version = int(folder) if folder.isdigit() else 1
-        self.name = name or os.path.basename(os.path.dirname(self.folder))
         self._model = tf.saved_model.load(self.folder)
         self.signatures = dict(self._model.signatures)
         self._specs = {
