@@ -1,4 +1,4 @@
-"""All private names of Keras and TensorFlow that training touches; no other file may.
+"""All private names of Keras and TensorFlow that training touches, but `_flatten_layers`; no other file may.
 
 Each stands in for something that Keras 3.15 does wrong or not at all on TensorFlow; the canary tests in
 tests/training/test_keras_internals.py fail on the day that Keras mends it, and say what can go.
