@@ -177,6 +177,73 @@ def test_fresh_head_is_written(name, tmp_path):
     np.testing.assert_array_equal(again(inputs), model(inputs))
 
 
+@pytest.mark.parametrize(
+    "name, task, words",
+    [
+        ("llama_lm", "question_answering", "transformer.embed_tokens.weight"),
+        ("llama_seq", "question_answering", "transformer.embed_tokens.weight"),
+        ("qwen3_lm", "question_answering", "transformer.embed_tokens.weight"),
+        ("mistral_lm", "question_answering", "model.embed_tokens.weight"),
+        ("llama_qa", "causal_language_modelling", "model.embed_tokens.weight"),
+        ("llama_qa", "token_classification", "model.embed_tokens.weight"),
+        ("llama_qa", "sentence_embedding", "embed_tokens.weight"),
+        ("t5_seq", "question_answering", "shared.weight"),
+        ("t5", "sequence_classification", "transformer.shared.weight"),
+    ],
+)
+def test_another_class_has_its_own_names(name, task, words, tmp_path):
+    """transformers' classes of one architecture look for the backbone under different names."""
+    model = tfmodels.from_pretrained(FIXTURES / name, task=task)
+    tfmodels.save_pretrained(model, tmp_path / "out")
+    names = stored(tmp_path / "out").keys()
+    prefix = words.removesuffix("embed_tokens.weight").removesuffix("shared.weight")
+    assert words in names and not [n for n in names if "norm" in n and not n.startswith(prefix)]
+    inputs = {"token_ids": np.array([[3, 7, 5, 9, 1]])}
+    expected = named_outputs(model, inputs)
+    again = named_outputs(tfmodels.from_pretrained(tmp_path / "out", task=task), inputs)
+    for output, array in expected.items():
+        np.testing.assert_array_equal(again[output], array)
+
+
+def test_names_that_a_class_does_not_know_are_not_kept(tmp_path):
+    """As an earlier version of this library wrote them: transformers would read a random body."""
+    folder = shutil.copytree(FIXTURES / "llama_qa", tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    wrong = {name.replace("transformer.", "model."): array for name, array in tensors.items()}
+    save_file(wrong, folder / "model.safetensors")
+    tfmodels.save_pretrained(tfmodels.from_pretrained(folder), tmp_path / "out")
+    assert stored(tmp_path / "out") == stored(FIXTURES / "llama_qa")
+
+
+def test_a_fresh_head_is_not_overwritten_by_the_folders(tmp_path):
+    """The bias of words of the folder's own head, which the fresh one has too."""
+    model = tfmodels.from_pretrained(FIXTURES / "bert_mlm", task="pre_training")
+    tfmodels.save_pretrained(model, tmp_path / "out")
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    np.testing.assert_array_equal(written["cls.predictions.bias"], model.bias.bias)
+
+
+@pytest.mark.parametrize(
+    "name, task", [("bert_seq", "question_answering"), ("gpt2_seq", "causal_language_modelling")]
+)
+def test_labels_of_another_head_are_left_out(name, task, tmp_path):
+    """transformers gives a head of answers as many outputs as there are labels, and refuses the folder."""
+    tfmodels.save_pretrained(tfmodels.from_pretrained(FIXTURES / name, task=task), tmp_path / "out")
+    fields = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert not fields.keys() & {"id2label", "label2id", "num_labels", "problem_type"}
+
+
+def test_a_number_of_labels_beside_new_ones_is_left_out(tmp_path):
+    folder = spoil(tmp_path, "bert_seq", num_labels=3)
+    model = tfmodels.from_pretrained(folder, task="sequence_classification", labels=["a", "b", "c", "d"])
+    tfmodels.save_pretrained(model, tmp_path / "out")
+    fields = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert len(fields["id2label"]) == len(fields["label2id"]) == 4 and "num_labels" not in fields
+    kept = tfmodels.from_pretrained(folder)
+    tfmodels.save_pretrained(kept, tmp_path / "kept")
+    assert json.loads((tmp_path / "kept" / "config.json").read_text())["num_labels"] == 3
+
+
 def test_head_put_on_by_hand(tmp_path):
     """A head over a loaded backbone, and over a fresh one with a pooler that its class lacks."""
     backbone, inputs, _ = read("bert")
