@@ -244,6 +244,44 @@ def test_a_number_of_labels_beside_new_ones_is_left_out(tmp_path):
     assert json.loads((tmp_path / "kept" / "config.json").read_text())["num_labels"] == 3
 
 
+def test_labels_are_written_for_another_class(tmp_path):
+    """transformers' BART has three where a folder names none."""
+    model = tfmodels.from_pretrained(FIXTURES / "bart_reader_qa", task="sequence_classification")
+    tfmodels.save_pretrained(model, tmp_path / "out")
+    assert len(json.loads((tmp_path / "out" / "config.json").read_text())["id2label"]) == 2
+
+
+def test_a_head_on_the_encoder_of_a_whole_folder(tmp_path, log):
+    model = tfmodels.from_pretrained(FIXTURES / "t5", task="token_classification", num_labels=5)
+    assert "Left out: decoder.block.0.layer.0.SelfAttention.k.weight" in log.records[-1].message
+    words = load_file(FIXTURES / "t5" / "model.safetensors")["shared.weight"]
+    np.testing.assert_array_equal(model.backbone.token_embedding.embeddings, words)
+    tfmodels.save_pretrained(model, tmp_path / "out")
+    names = stored(tmp_path / "out").keys()
+    assert all(
+        name.startswith(("classifier.", "transformer.encoder.", "transformer.shared")) for name in names
+    )
+    inputs = {"token_ids": np.array([[3, 7, 5, 9, 1]])}
+    np.testing.assert_array_equal(tfmodels.from_pretrained(tmp_path / "out")(inputs), model(inputs))
+
+
+@pytest.mark.parametrize("name", ["t5_token", "t5_encoder"])
+def test_a_head_on_a_decoder_that_is_not_there(name):
+    with pytest.raises(ValueError, match=r"'question_answering' must have a folder with a decoder. Received"):
+        tfmodels.from_pretrained(FIXTURES / name, task="question_answering")
+
+
+@pytest.mark.parametrize("name", ["t5_v1_1", "bart_untied"])
+def test_words_out_are_left_out(name, tmp_path, log):
+    """Untied, they are the language head's own, and no copy of the words in."""
+    model = tfmodels.from_pretrained(FIXTURES / name, task="sequence_classification", num_labels=3)
+    assert "lm_head.weight" in log.records[-1].message.split("Left out: ")[1]
+    tfmodels.save_pretrained(model, tmp_path / "out")
+    assert "lm_head.weight" not in stored(tmp_path / "out")
+    inputs = {"token_ids": np.array([[3, 7, 5, 9, 1]])}
+    np.testing.assert_array_equal(tfmodels.from_pretrained(tmp_path / "out")(inputs), model(inputs))
+
+
 def test_head_put_on_by_hand(tmp_path):
     """A head over a loaded backbone, and over a fresh one with a pooler that its class lacks."""
     backbone, inputs, _ = read("bert")

@@ -76,11 +76,15 @@ def from_pretrained(folder_or_id, task=None, dtype=None, **options):
     _untie(fields, architecture, checkpoint, prefix)
     choice = choose(fields, architecture, checkpoint, task, options)
     head = choice.head
-    config = head.backbone_config(architecture.complete(architecture.read_config(fields), checkpoint))
+    whole = architecture.complete(architecture.read_config(fields), checkpoint)
+    config = head.backbone_config(whole)
     if head.task in (None, "sentence_embedding"):
         config = _without_missing_parts(config, architecture, checkpoint, prefix)
-    entries, first, fresh = _matched(checkpoint, architecture, choice, config, prefix)
-    carried, left_out = _extra(checkpoint, entries, architecture, choice, config, prefix, task)
+    others = known_names(architecture, whole)
+    if task is not None:
+        _check_parts(checkpoint, architecture, head, prefix, task)
+    entries, first, fresh = _matched(checkpoint, architecture, choice, config, prefix, others)
+    carried, left_out = _extra(checkpoint, entries, architecture, choice, prefix, others, task)
     if fresh or left_out:
         ending = f" Left out: {', '.join(left_out)}." if left_out else ""
         _LOG.warning("%s: fresh: %s.%s", folder, ", ".join(fresh) or "none", ending)
@@ -126,8 +130,19 @@ def stored_tensors(architecture, head, config, head_config, prefix, present=None
                 yield name, entry
 
 
-def _matched(checkpoint, architecture, choice, config, prefix):
-    """Checks the model's tensors against the file's headers.
+def _check_parts(checkpoint, architecture, head, prefix, task):
+    """Such as the decoder, which a folder of another class may lack as a whole."""
+    parts = {part for other in architecture.heads.values() for part in other.leaves_out}
+    for part in sorted(parts - set(head.leaves_out)):
+        if not any(name.startswith(prefix + part) for name in checkpoint.shapes):
+            raise ValueError(
+                f"task={task!r} must have a folder with a {part.removesuffix('.')}. "
+                f"Received: {checkpoint.folder}, which has none. Choose a task of the part that it holds."
+            )
+
+
+def _matched(checkpoint, architecture, choice, config, prefix, others):
+    """Checks the model's tensors against the file's headers; `others` are names of all heads' tensors.
 
     Returns:
         Dict of the file's names -> `Tensor`; dict of `Tensor` names -> the first of the file's names;
@@ -141,6 +156,9 @@ def _matched(checkpoint, architecture, choice, config, prefix):
         missing_part = stored.startswith(parts) and stored not in checkpoint.shapes
         if choice.fresh and (stored in own or missing_part):
             fresh.append(stored)
+            continue
+        # A copy under the name of another head's own matrix is none: words out that are not tied.
+        if entry.name in first and stored in others - own:
             continue
         # One by one, so that a config of a billion layers ends at the first that is not there.
         _check_tensor(checkpoint, stored, entry)
@@ -244,8 +262,8 @@ def _check_copy(checkpoint, name, first):
         )
 
 
-def _extra(checkpoint, entries, architecture, choice, config, prefix, task):
-    """Checks the file's tensors that the model does not take.
+def _extra(checkpoint, entries, architecture, choice, prefix, others, task):
+    """Checks the file's tensors that the model does not take; those named in `others` are left out.
 
     Returns:
         Names of those that nothing reads and that are written back as they were; names of those that
@@ -253,8 +271,8 @@ def _extra(checkpoint, entries, architecture, choice, config, prefix, task):
     """
     ignored = re.compile("|".join(architecture.ignored) or "(?!)")
     carried = re.compile("|".join(architecture.carried) or "(?!)")
-    parts = tuple(prefix + start for start in architecture.optional.values())
-    others = known_names(architecture, config)
+    parts = [*architecture.optional.values(), *(choice.head.leaves_out if task else ())]
+    parts = tuple(prefix + start for start in parts)
     along, left_out = [], []
     for name in sorted(checkpoint.shapes.keys() - entries.keys()):
         inner = name.removeprefix(prefix)

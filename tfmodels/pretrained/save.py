@@ -97,8 +97,7 @@ def _write_model(model, architecture, name, head, folder):
     present = source.dtypes if own else None
     entries = dict(stored_tensors(architecture, head, config, head_config, prefix, present))
     dtypes = _stored_dtypes(entries, source, prefix) if source else {}
-    carried = source.carried.items() if same else ()
-    carried = {n: x for n, x in carried if n not in entries and (own or n in head.unused)}
+    carried = _carried(entries, source, prefix) if same else {}
     _write_weights(model, entries, dtypes, carried, folder)
     fields, generation = _fields(model, architecture, name, head, source)
     _write_json(fields, folder, "config.json")
@@ -130,6 +129,16 @@ def _stored_dtypes(entries, source, prefix):
     return dtypes
 
 
+def _carried(entries, source, prefix):
+    """What nothing has read, under the names that are written; a fresh head's own tensors come first."""
+    carried = {}
+    for old, array in source.carried.items():
+        name = prefix + old.removeprefix(source.prefix) if old.startswith(source.prefix) else old
+        if name not in entries and old not in entries:
+            carried[name] = array
+    return carried
+
+
 def _fields(model, architecture, name, head, source):
     """The objects of config.json and, unless the source's is kept, generation_config.json."""
     backbone = getattr(model, "backbone", model)
@@ -151,12 +160,13 @@ def _fields(model, architecture, name, head, source):
         return _with_padding(fields, head), generation
     others = source.fields.values
     own = others.get("architectures") == [name]
+    labels = {field: written[field] for field in _LABELS if field in written}
+    if not own:
+        others = _without_labels(others) | labels
     if read(source.fields) == read(Fields(fields, generation or None)):
-        if not own and "id2label" not in written:
-            others = _without_labels(others)
         values = others | {"architectures": [name]}
         return values if own else _with_padding(values, head), {}
-    if not own or "id2label" in written:
+    if labels:
         others = _without_labels(others)
     generation = generation and source.fields.generation | generation
     return _with_padding(others | fields, head), generation
