@@ -7,6 +7,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from safetensors.numpy import load_file, save_file
 
 import tfmodels
@@ -365,6 +366,61 @@ def test_bad_sentence_transformers(modules, pooling, message, tmp_path):
         tfmodels.from_pretrained(folder, task="sentence_embedding")
 
 
+@pytest.mark.parametrize("name", ["bart", "t5", "llama_lm", "gpt2_lm"])
+def test_label_smoothing_of_a_loaded_language_model(name):
+    """Szegedy et al. 2016, section 7: each word has its share of the training loss."""
+    rates = {} if name == "t5" else {"attention_dropout": 0.0}
+    model = tfmodels.from_pretrained(FIXTURES / name, label_smoothing=0.1, dropout=0.0, **rates)
+    inputs = model.complete_inputs({ids: np.array([[3, 7, 5, 9, 1]]) for ids in model.input_pairs})
+    labels = np.array([[7, 5, 9, 1, 2]])
+    total, count = model.task_loss(inputs, tf.constant(labels), tf.ones((1, 5)), training=True)["loss"]
+    loss = total / count
+    logits = np.asarray(model(inputs), "float64")
+    words = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    expected = -0.9 * np.take_along_axis(words, labels[..., None], -1).mean() - 0.1 * words.mean()
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)  # float32
+
+
+@pytest.mark.parametrize(
+    "name, options, fields",
+    [
+        (
+            "bart",
+            dict(dropout=0.2, attention_dropout=0.3, intermediate_dropout=0.4, label_smoothing=0.1),
+            dict(dropout=0.2, attention_dropout=0.3, activation_dropout=0.4),
+        ),
+        ("gpt2_lm", dict(dropout=0.2), dict(resid_pdrop=0.2, embd_pdrop=0.2)),
+        ("gpt2_lm", dict(embedding_dropout=0.2), dict(embd_pdrop=0.2)),
+        ("llama_lm", dict(dropout=0.2, label_smoothing=0.1, rematerialise=True), {}),
+        ("bert_qa", dict(dropout=0.2), dict(hidden_dropout_prob=0.2)),
+        ("bert_seq", dict(attention_dropout=0.2), dict(attention_probs_dropout_prob=0.2)),
+        ("t5_token", dict(rematerialise=True), {}),
+    ],
+)
+def test_options_that_training_follows(name, options, fields, tmp_path):
+    """They change no answer, and config.json where it has a place for them."""
+    model = tfmodels.from_pretrained(FIXTURES / name, **options)
+    backbone = getattr(model, "backbone", model)
+    assert {option: getattr(backbone.config, option) for option in options} == options
+    expected, inputs, _ = shared(name)
+    for output, array in named_outputs(expected, inputs).items():
+        np.testing.assert_array_equal(named_outputs(model, inputs)[output], array)
+    tfmodels.save_pretrained(model, tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    source = json.loads((FIXTURES / name / "config.json").read_text())
+    assert {field: written[field] for field in fields} == fields
+    assert fields or written == source
+    assert not written.keys() & {"label_smoothing", "rematerialise", "intermediate_dropout"}
+
+
+def test_a_heads_own_dropout_comes_first():
+    model = tfmodels.from_pretrained(FIXTURES / "bert_seq", dropout=0.25, attention_dropout=0.2)
+    source = json.loads((FIXTURES / "bert_seq" / "config.json").read_text())
+    assert model.config.dropout == 0.25
+    assert model.backbone.config.dropout == source["hidden_dropout_prob"]
+    assert model.backbone.config.attention_dropout == 0.2
+
+
 def spoil(tmp_path, name, drop=None, **fields):
     """A copy of a fixture with fields set and a tensor left out."""
     folder = tmp_path / "model"
@@ -401,6 +457,11 @@ def spoil(tmp_path, name, drop=None, **fields):
         ("bert_seq", {}, {"num_label": 3}, r"no option 'num_label'.*mean 'num_labels'"),
         ("bert_seq", {}, {"pooling": "mean"}, r"no option 'pooling'"),
         ("bert", {}, {"num_labels": 3}, r"no option 'num_labels' for BertModel. Its head's fields: none"),
+        ("bart", {}, {"hidden_dim": 3}, r"no option.*fields: none. Its backbone's: dropout, att.*label_sm"),
+        ("bart", {}, {"dropout": 1.5}, r"BartConfig.dropout must be at least 0 and below 1. Received: 1.5"),
+        ("bart", {}, {"intermediat_dropout": 0.1}, r"Did you mean 'intermediate_dropout'"),
+        ("gpt2_seq", {}, {"label_smoothing": 0.1}, r"no option 'label_smoothing' for GPT2ForSequence"),
+        ("t5_encoder", {}, {"label_smoothing": 0.1}, r"no option 'label_smoothing'.*dropout, rematerialise"),
         ("bert_seq", {}, {"num_labels": 2}, r"'classifier.weight' must have the shape \(2, 12\)"),
         (
             "bert",

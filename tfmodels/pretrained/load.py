@@ -53,7 +53,10 @@ def from_pretrained(folder_or_id, task=None, dtype=None, **options):
             are its own, else with fresh ones.
         dtype: Keras dtype policy, such as "mixed_bfloat16"; None: the global one.
         **options: fields of the head's config, such as `num_labels=3` or `labels=["bad", "good"]`;
-            what is left out is as config.json says.
+            what is left out is as config.json says. Where the head has no such field, those of the
+            backbone's config that training alone follows: `dropout`, `embedding_dropout` (GPT-2),
+            `attention_dropout`, `intermediate_dropout` (BART, Marian), `label_smoothing` of a language
+            model's loss, `rematerialise`.
 
     Returns:
         A model, such as a `GPT2`, a `Bert` or a `SequenceClassifier`, with the checkpoint's weights.
@@ -77,7 +80,7 @@ def from_pretrained(folder_or_id, task=None, dtype=None, **options):
     choice = choose(fields, architecture, checkpoint, task, options)
     head = choice.head
     whole = architecture.complete(architecture.read_config(fields), checkpoint)
-    config = head.backbone_config(whole)
+    config = dataclasses.replace(head.backbone_config(whole), **choice.training)
     if head.task in (None, "sentence_embedding"):
         config = _without_missing_parts(config, architecture, checkpoint, prefix)
     others = known_names(architecture, whole)
