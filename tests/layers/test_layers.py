@@ -218,6 +218,10 @@ def test_dropout_stands_where_the_papers_put_it():
     # Nearly all sublayer outputs are dropped, so what stays is the residual stream.
     np.testing.assert_allclose(block(X, training=True), X, atol=1e-6)
     assert np.abs(np.asarray(block(X, training=False)) - X).max() > 0.1
+    block = TransformerBlock(num_heads=3, intermediate_dim=11, intermediate_dropout=0.999999)
+    inside = np.asarray(block(X, training=True))
+    block.feed_forward.output_dense.kernel.assign(np.zeros((11, 12)))
+    np.testing.assert_allclose(inside, block(X, training=False), atol=ATOL)
     attention = MultiHeadSelfAttention(num_heads=3, dropout=0.5)
     first, second = (np.asarray(attention(X, training=True)) for _ in range(2))
     assert np.abs(first - second).max() > 1e-3  # another mask each call
@@ -232,6 +236,7 @@ def test_dropout_stands_where_the_papers_put_it():
         (FeedForward(11, activation="gelu_tanh", output_initializer="zeros"), (X,)),
         (FeedForward(11, activation=keras.ops.tanh, use_bias=False), (X,)),
         (TransformerBlock(3, 11, norm_first=True, dropout=0.2, norm_epsilon=1e-3), (X,)),
+        (TransformerBlock(3, 11, intermediate_dropout=0.2), (X,)),
     ],
     ids=lambda x: getattr(x, "name", None),
 )

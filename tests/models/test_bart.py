@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tests.checks import check_model
 from tests.reference import weights as read
-from tfmodels.models import BartConfig, bart
+from tfmodels.models import Bart, BartConfig, bart
 from tfmodels.models.bart import SIZES
 
 SMALL = dict(num_layers=2, num_heads=3, hidden_dim=12, intermediate_dim=11, max_sequence_length=9)
@@ -91,3 +91,20 @@ def test_loss_has_the_bias_of_the_logits(tied):
 def test_bad_config(overrides, message):
     with pytest.raises(ValueError, match=message):
         small_bart(**overrides)
+
+
+def test_dropout_inside_the_feed_forward_networks():
+    """Training sees it and nothing else does; a config from before it has none."""
+    rates = dict(dropout=0.0, attention_dropout=0.0)
+    model = small_bart(**rates, intermediate_dropout=0.5)
+    without = Bart.from_config(small_bart(**rates).get_config())
+    without.set_weights(model.get_weights())
+    inputs = model.complete_inputs(INPUTS)
+    np.testing.assert_array_equal(model(inputs), without(inputs))
+    np.testing.assert_array_equal(without(inputs, training=True), without(inputs))
+    first, second = (np.asarray(model(inputs, training=True)) for _ in range(2))
+    assert np.abs(first - second).max() > 1e-4
+    config = model.get_config()
+    assert Bart.from_config(config).config.intermediate_dropout == 0.5
+    del config["config"]["intermediate_dropout"]
+    assert Bart.from_config(config).config.intermediate_dropout == 0.0

@@ -70,6 +70,18 @@ def test_generation_config_decides_alone(folder):
     assert (config.start_id, config.end_id, config.forced_end_id) == (5, (0, 3), None)
 
 
+@pytest.mark.parametrize("name", ["bart", "marian"])
+def test_dropout_inside_the_feed_forward_networks(name, tmp_path):
+    folder = shutil.copytree(FIXTURES / name, tmp_path / "model")
+    change(folder, activation_dropout=0.3)
+    model = tfmodels.from_pretrained(folder)
+    assert model.config.intermediate_dropout == 0.3
+    assert model.encoder.blocks[0].intermediate_dropout == 0.3
+    copy = type(model).from_config(model.get_config())  # of no folder: all is written from the config
+    tfmodels.save_pretrained(copy, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["activation_dropout"] == 0.3
+
+
 @pytest.mark.parametrize(
     "fields, message",
     [

@@ -7,6 +7,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from safetensors.numpy import load_file, save_file
 
 import tfmodels
@@ -177,6 +178,111 @@ def test_fresh_head_is_written(name, tmp_path):
     np.testing.assert_array_equal(again(inputs), model(inputs))
 
 
+@pytest.mark.parametrize(
+    "name, task, words",
+    [
+        ("llama_lm", "question_answering", "transformer.embed_tokens.weight"),
+        ("llama_seq", "question_answering", "transformer.embed_tokens.weight"),
+        ("qwen3_lm", "question_answering", "transformer.embed_tokens.weight"),
+        ("mistral_lm", "question_answering", "model.embed_tokens.weight"),
+        ("llama_qa", "causal_language_modelling", "model.embed_tokens.weight"),
+        ("llama_qa", "token_classification", "model.embed_tokens.weight"),
+        ("llama_qa", "sentence_embedding", "embed_tokens.weight"),
+        ("t5_seq", "question_answering", "shared.weight"),
+        ("t5", "sequence_classification", "transformer.shared.weight"),
+    ],
+)
+def test_another_class_has_its_own_names(name, task, words, tmp_path):
+    """transformers' classes of one architecture look for the backbone under different names."""
+    model = tfmodels.from_pretrained(FIXTURES / name, task=task)
+    tfmodels.save_pretrained(model, tmp_path / "out")
+    names = stored(tmp_path / "out").keys()
+    prefix = words.removesuffix("embed_tokens.weight").removesuffix("shared.weight")
+    assert words in names and not [n for n in names if "norm" in n and not n.startswith(prefix)]
+    inputs = {"token_ids": np.array([[3, 7, 5, 9, 1]])}
+    expected = named_outputs(model, inputs)
+    again = named_outputs(tfmodels.from_pretrained(tmp_path / "out", task=task), inputs)
+    for output, array in expected.items():
+        np.testing.assert_array_equal(again[output], array)
+
+
+def test_names_that_a_class_does_not_know_are_not_kept(tmp_path):
+    """As an earlier version of this library wrote them: transformers would read a random body."""
+    folder = shutil.copytree(FIXTURES / "llama_qa", tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    wrong = {name.replace("transformer.", "model."): array for name, array in tensors.items()}
+    save_file(wrong, folder / "model.safetensors")
+    tfmodels.save_pretrained(tfmodels.from_pretrained(folder), tmp_path / "out")
+    assert stored(tmp_path / "out") == stored(FIXTURES / "llama_qa")
+
+
+def test_a_fresh_head_is_not_overwritten_by_the_folders(tmp_path):
+    """The bias of words of the folder's own head, which the fresh one has too."""
+    model = tfmodels.from_pretrained(FIXTURES / "bert_mlm", task="pre_training")
+    tfmodels.save_pretrained(model, tmp_path / "out")
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    np.testing.assert_array_equal(written["cls.predictions.bias"], model.bias.bias)
+
+
+@pytest.mark.parametrize(
+    "name, task", [("bert_seq", "question_answering"), ("gpt2_seq", "causal_language_modelling")]
+)
+def test_labels_of_another_head_are_left_out(name, task, tmp_path):
+    """transformers gives a head of answers as many outputs as there are labels, and refuses the folder."""
+    tfmodels.save_pretrained(tfmodels.from_pretrained(FIXTURES / name, task=task), tmp_path / "out")
+    fields = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert not fields.keys() & {"id2label", "label2id", "num_labels", "problem_type"}
+
+
+def test_a_number_of_labels_beside_new_ones_is_left_out(tmp_path):
+    folder = spoil(tmp_path, "bert_seq", num_labels=3)
+    model = tfmodels.from_pretrained(folder, task="sequence_classification", labels=["a", "b", "c", "d"])
+    tfmodels.save_pretrained(model, tmp_path / "out")
+    fields = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert len(fields["id2label"]) == len(fields["label2id"]) == 4 and "num_labels" not in fields
+    kept = tfmodels.from_pretrained(folder)
+    tfmodels.save_pretrained(kept, tmp_path / "kept")
+    assert json.loads((tmp_path / "kept" / "config.json").read_text())["num_labels"] == 3
+
+
+def test_labels_are_written_for_another_class(tmp_path):
+    """transformers' BART has three where a folder names none."""
+    model = tfmodels.from_pretrained(FIXTURES / "bart_reader_qa", task="sequence_classification")
+    tfmodels.save_pretrained(model, tmp_path / "out")
+    assert len(json.loads((tmp_path / "out" / "config.json").read_text())["id2label"]) == 2
+
+
+def test_a_head_on_the_encoder_of_a_whole_folder(tmp_path, log):
+    model = tfmodels.from_pretrained(FIXTURES / "t5", task="token_classification", num_labels=5)
+    assert "Left out: decoder.block.0.layer.0.SelfAttention.k.weight" in log.records[-1].message
+    words = load_file(FIXTURES / "t5" / "model.safetensors")["shared.weight"]
+    np.testing.assert_array_equal(model.backbone.token_embedding.embeddings, words)
+    tfmodels.save_pretrained(model, tmp_path / "out")
+    names = stored(tmp_path / "out").keys()
+    assert all(
+        name.startswith(("classifier.", "transformer.encoder.", "transformer.shared")) for name in names
+    )
+    inputs = {"token_ids": np.array([[3, 7, 5, 9, 1]])}
+    np.testing.assert_array_equal(tfmodels.from_pretrained(tmp_path / "out")(inputs), model(inputs))
+
+
+@pytest.mark.parametrize("name", ["t5_token", "t5_encoder"])
+def test_a_head_on_a_decoder_that_is_not_there(name):
+    with pytest.raises(ValueError, match=r"'question_answering' must have a folder with a decoder. Received"):
+        tfmodels.from_pretrained(FIXTURES / name, task="question_answering")
+
+
+@pytest.mark.parametrize("name", ["t5_v1_1", "bart_untied"])
+def test_words_out_are_left_out(name, tmp_path, log):
+    """Untied, they are the language head's own, and no copy of the words in."""
+    model = tfmodels.from_pretrained(FIXTURES / name, task="sequence_classification", num_labels=3)
+    assert "lm_head.weight" in log.records[-1].message.split("Left out: ")[1]
+    tfmodels.save_pretrained(model, tmp_path / "out")
+    assert "lm_head.weight" not in stored(tmp_path / "out")
+    inputs = {"token_ids": np.array([[3, 7, 5, 9, 1]])}
+    np.testing.assert_array_equal(tfmodels.from_pretrained(tmp_path / "out")(inputs), model(inputs))
+
+
 def test_head_put_on_by_hand(tmp_path):
     """A head over a loaded backbone, and over a fresh one with a pooler that its class lacks."""
     backbone, inputs, _ = read("bert")
@@ -260,6 +366,61 @@ def test_bad_sentence_transformers(modules, pooling, message, tmp_path):
         tfmodels.from_pretrained(folder, task="sentence_embedding")
 
 
+@pytest.mark.parametrize("name", ["bart", "t5", "llama_lm", "gpt2_lm"])
+def test_label_smoothing_of_a_loaded_language_model(name):
+    """Szegedy et al. 2016, section 7: each word has its share of the training loss."""
+    rates = {} if name == "t5" else {"attention_dropout": 0.0}
+    model = tfmodels.from_pretrained(FIXTURES / name, label_smoothing=0.1, dropout=0.0, **rates)
+    inputs = model.complete_inputs({ids: np.array([[3, 7, 5, 9, 1]]) for ids in model.input_pairs})
+    labels = np.array([[7, 5, 9, 1, 2]])
+    total, count = model.task_loss(inputs, tf.constant(labels), tf.ones((1, 5)), training=True)["loss"]
+    loss = total / count
+    logits = np.asarray(model(inputs), "float64")
+    words = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    expected = -0.9 * np.take_along_axis(words, labels[..., None], -1).mean() - 0.1 * words.mean()
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)  # float32
+
+
+@pytest.mark.parametrize(
+    "name, options, fields",
+    [
+        (
+            "bart",
+            dict(dropout=0.2, attention_dropout=0.3, intermediate_dropout=0.4, label_smoothing=0.1),
+            dict(dropout=0.2, attention_dropout=0.3, activation_dropout=0.4),
+        ),
+        ("gpt2_lm", dict(dropout=0.2), dict(resid_pdrop=0.2, embd_pdrop=0.2)),
+        ("gpt2_lm", dict(embedding_dropout=0.2), dict(embd_pdrop=0.2)),
+        ("llama_lm", dict(dropout=0.2, label_smoothing=0.1, rematerialise=True), {}),
+        ("bert_qa", dict(dropout=0.2), dict(hidden_dropout_prob=0.2)),
+        ("bert_seq", dict(attention_dropout=0.2), dict(attention_probs_dropout_prob=0.2)),
+        ("t5_token", dict(rematerialise=True), {}),
+    ],
+)
+def test_options_that_training_follows(name, options, fields, tmp_path):
+    """They change no answer, and config.json where it has a place for them."""
+    model = tfmodels.from_pretrained(FIXTURES / name, **options)
+    backbone = getattr(model, "backbone", model)
+    assert {option: getattr(backbone.config, option) for option in options} == options
+    expected, inputs, _ = shared(name)
+    for output, array in named_outputs(expected, inputs).items():
+        np.testing.assert_array_equal(named_outputs(model, inputs)[output], array)
+    tfmodels.save_pretrained(model, tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    source = json.loads((FIXTURES / name / "config.json").read_text())
+    assert {field: written[field] for field in fields} == fields
+    assert fields or written == source
+    assert not written.keys() & {"label_smoothing", "rematerialise", "intermediate_dropout"}
+
+
+def test_a_heads_own_dropout_comes_first():
+    model = tfmodels.from_pretrained(FIXTURES / "bert_seq", dropout=0.25, attention_dropout=0.2)
+    source = json.loads((FIXTURES / "bert_seq" / "config.json").read_text())
+    assert model.config.dropout == 0.25
+    assert model.backbone.config.dropout == source["hidden_dropout_prob"]
+    assert model.backbone.config.attention_dropout == 0.2
+
+
 def spoil(tmp_path, name, drop=None, **fields):
     """A copy of a fixture with fields set and a tensor left out."""
     folder = tmp_path / "model"
@@ -296,6 +457,11 @@ def spoil(tmp_path, name, drop=None, **fields):
         ("bert_seq", {}, {"num_label": 3}, r"no option 'num_label'.*mean 'num_labels'"),
         ("bert_seq", {}, {"pooling": "mean"}, r"no option 'pooling'"),
         ("bert", {}, {"num_labels": 3}, r"no option 'num_labels' for BertModel. Its head's fields: none"),
+        ("bart", {}, {"hidden_dim": 3}, r"no option.*fields: none. Its backbone's: dropout, att.*label_sm"),
+        ("bart", {}, {"dropout": 1.5}, r"BartConfig.dropout must be at least 0 and below 1. Received: 1.5"),
+        ("bart", {}, {"intermediat_dropout": 0.1}, r"Did you mean 'intermediate_dropout'"),
+        ("gpt2_seq", {}, {"label_smoothing": 0.1}, r"no option 'label_smoothing' for GPT2ForSequence"),
+        ("t5_encoder", {}, {"label_smoothing": 0.1}, r"no option 'label_smoothing'.*dropout, rematerialise"),
         ("bert_seq", {}, {"num_labels": 2}, r"'classifier.weight' must have the shape \(2, 12\)"),
         (
             "bert",

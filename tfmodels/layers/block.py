@@ -233,6 +233,7 @@ class TransformerBlock(BlockBase):
             `kernel_initializer`.
         rematerialise: bool, whether training keeps the block's input only and computes the rest
             again for the gradients.
+        intermediate_dropout: float, inside the feed-forward network (BART has it).
 
     Call arguments:
         inputs: float tensor, (batch, length, hidden_dim).
@@ -270,6 +271,7 @@ class TransformerBlock(BlockBase):
         kernel_initializer="glorot_uniform",
         output_initializer=None,
         rematerialise=False,
+        intermediate_dropout=0.0,
         **kwargs,
     ):
         super().__init__(
@@ -287,10 +289,14 @@ class TransformerBlock(BlockBase):
             **kwargs,
         )
         self.norm_first = norm_first
+        self.intermediate_dropout = intermediate_dropout
 
     def build(self, inputs_shape, encoder_output_shape=None):
         shapes = (inputs_shape, encoder_output_shape)
-        self._build_sublayers(shapes, LayerNormalization, {}, {}, {})
+        self._build_sublayers(shapes, LayerNormalization, {}, {}, {"dropout": self.intermediate_dropout})
 
     def get_config(self):
-        return super().get_config() | {"norm_first": self.norm_first}
+        return super().get_config() | {
+            "norm_first": self.norm_first,
+            "intermediate_dropout": self.intermediate_dropout,
+        }

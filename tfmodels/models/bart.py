@@ -55,6 +55,7 @@ class BartConfig:
         forced_start_id: int, the first token that generation writes; None: the most probable.
         forced_end_id: int, the last token where generation meets its limit; None: the most probable.
         suppressed_ids: tuple of int, tokens that generation never writes.
+        intermediate_dropout: float, inside the feed-forward networks; the published BART has 0.1.
     """
 
     source_vocabulary_size: int = 50265
@@ -85,6 +86,7 @@ class BartConfig:
     forced_start_id: int | None = None
     forced_end_id: int | None = 2
     suppressed_ids: tuple = ()
+    intermediate_dropout: float = 0.0
 
     def __post_init__(self):
         check_config(self)
@@ -281,6 +283,7 @@ class _Stack:
                 norm_epsilon=config.norm_epsilon,
                 kernel_initializer=initializer,
                 rematerialise=config.rematerialise,
+                intermediate_dropout=config.intermediate_dropout,
                 dtype=dtype,
                 name=f"{side}_block_{i}",
             )

@@ -39,6 +39,7 @@ class Head:
         backbone_class: class of the backbone where it is not the architecture's own.
         backbone_tensors: function of the backbone's config to its `Tensor`s, likewise.
         without: names of the backbone config's parts that this class leaves out, such as a pooler.
+        leaves_out: what the names of the tensors begin with that this class has not, such as a decoder's.
         read: function of `Fields` to a dict of the head config's other fields.
         write: function of the head's config to a dict for config.json.
         includes: other tasks whose heads this one is made of.
@@ -54,6 +55,7 @@ class Head:
     backbone_class: type | None = None
     backbone_tensors: Callable | None = None
     without: tuple = ()
+    leaves_out: tuple = ()
     read: Callable = lambda fields: {}
     write: Callable = lambda config: {}
     includes: tuple = ()

@@ -8,6 +8,15 @@ from tfmodels.pretrained.sentence_transformers import read_sentence_fields
 
 # Another name for a task, and whether its problem is regression.
 _BY_PROBLEM = {"sequence_classification": False, "regression": True}
+# Fields of the backbone's config that training alone follows: no tensor and no answer depends on them.
+_TRAINING = (
+    "dropout",
+    "embedding_dropout",
+    "attention_dropout",
+    "intermediate_dropout",
+    "label_smoothing",
+    "rematerialise",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,12 +28,14 @@ class Choice:
         head: its `Head`.
         config: the head's config, or None for a bare model.
         fresh: bool, whether the head's weights are not the folder's.
+        training: dict of fields of the backbone's config that were asked for.
     """
 
     name: str
     head: object
     config: object
     fresh: bool
+    training: dict
 
 
 def choose(fields, architecture, checkpoint, task, options):
@@ -35,7 +46,7 @@ def choose(fields, architecture, checkpoint, task, options):
         architecture: `Architecture` of the folder.
         checkpoint: `Checkpoint` of the folder.
         task: str or None, as in `from_pretrained`.
-        options: dict of the head config's fields.
+        options: dict of the head config's fields and of those of the backbone's that training follows.
 
     Returns:
         A `Choice`.
@@ -50,10 +61,14 @@ def choose(fields, architecture, checkpoint, task, options):
             f"Received: {fields.get('architectures', [])!r}. Pass task= to choose."
         )
     name, head = (stored, architecture.heads[stored]) if task is None else _of_task(architecture, task)
-    _check_options(name, head, options)
+    of_head = _head_fields(head)
+    of_backbone = [field for field in _training_fields(head, architecture) if field not in of_head]
+    _check_options(name, options, of_head, of_backbone)
+    training = {option: value for option, value in options.items() if option in of_backbone}
+    options = {option: value for option, value in options.items() if option in of_head}
     if task == "sentence_embedding":
         values = read_sentence_fields(checkpoint.folder)
-        return Choice(name, head, head.model.config_class(**(values | options)), fresh=False)
+        return Choice(name, head, head.model.config_class(**(values | options)), False, training)
     values = {} if head.model is None else head.read(fields)
     fresh = False
     if task in _BY_PROBLEM and (values["problem"] == "regression") != _BY_PROBLEM[task]:
@@ -71,7 +86,7 @@ def choose(fields, architecture, checkpoint, task, options):
         fresh = not _is_stored(head, known, tensors, names, checkpoint)
         if not fresh and options:  # another number of labels has other weights
             fresh = any(checkpoint.shapes[t.name] != t.shape for t in tensors)
-    return Choice(name, head, config, fresh)
+    return Choice(name, head, config, fresh, training)
 
 
 def known_names(architecture, backbone_config):
@@ -104,18 +119,31 @@ def _of_task(architecture, task):
     return tasks[task]
 
 
-def _check_options(name, head, options):
-    """Each option is a field of the head's config that this class leaves open."""
+def _head_fields(head):
+    """The fields of the head's config that this class leaves open."""
     config_class = None if head.model is None else head.model.config_class
     names = [] if config_class is None else [field.name for field in dataclasses.fields(config_class)]
-    names = [field for field in names if field not in head.fixed]
+    return [field for field in names if field not in head.fixed]
+
+
+def _training_fields(head, architecture):
+    """Those of `_TRAINING` that the backbone's config has and the model follows."""
+    config_class = (head.backbone_class or architecture.backbone).config_class
+    names = [field.name for field in dataclasses.fields(config_class) if field.name in _TRAINING]
+    language_model = head.model is None and head.backbone_class is None
+    return [name for name in names if language_model or name != "label_smoothing"]  # of its own loss
+
+
+def _check_options(name, options, of_head, of_backbone):
+    """Each option is one of these fields."""
     for option in options:
-        if option not in names:
-            close = difflib.get_close_matches(option, names, n=1)
+        if option not in of_head + of_backbone:
+            close = difflib.get_close_matches(option, of_head + of_backbone, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ValueError(
                 f"from_pretrained has no option {option!r} for {name}.{hint} "
-                f"Its head's fields: {', '.join(names) or 'none'}."
+                f"Its head's fields: {', '.join(of_head) or 'none'}. "
+                f"Its backbone's: {', '.join(of_backbone) or 'none'}."
             )
 
 

@@ -13,6 +13,7 @@ def read_config(fields):
     fields.only("scale_attn_weights", True)
     fields.only("scale_attn_by_inverse_layer_idx", False)
     fields.only("add_cross_attention", False)
+    dropout, embedding_dropout = fields.rate("resid_pdrop", 0.1), fields.rate("embd_pdrop", 0.1)
     return GPT2Config(
         vocabulary_size=vocabulary_size,
         max_sequence_length=fields.integer("n_positions", 1024),
@@ -21,8 +22,9 @@ def read_config(fields):
         hidden_dim=hidden_dim,
         intermediate_dim=fields.integer("n_inner", 4 * hidden_dim),
         activation=fields.activation("activation_function", "gelu_new"),
-        dropout=fields.rate("resid_pdrop", 0.1),
-        embedding_dropout=fields.rate("embd_pdrop", 0.1),
+        dropout=dropout,
+        # None where it is the same, so that it follows another dropout that is asked for.
+        embedding_dropout=None if embedding_dropout == dropout else embedding_dropout,
         attention_dropout=fields.rate("attn_pdrop", 0.1),
         norm_epsilon=fields.rate("layer_norm_epsilon", 1e-5),
         initializer_range=fields.rate("initializer_range", 0.02),

@@ -53,7 +53,10 @@ def from_pretrained(folder_or_id, task=None, dtype=None, **options):
             are its own, else with fresh ones.
         dtype: Keras dtype policy, such as "mixed_bfloat16"; None: the global one.
         **options: fields of the head's config, such as `num_labels=3` or `labels=["bad", "good"]`;
-            what is left out is as config.json says.
+            what is left out is as config.json says. Where the head has no such field, those of the
+            backbone's config that training alone follows: `dropout`, `embedding_dropout` (GPT-2),
+            `attention_dropout`, `intermediate_dropout` (BART, Marian), `label_smoothing` of a language
+            model's loss, `rematerialise`.
 
     Returns:
         A model, such as a `GPT2`, a `Bert` or a `SequenceClassifier`, with the checkpoint's weights.
@@ -76,11 +79,15 @@ def from_pretrained(folder_or_id, task=None, dtype=None, **options):
     _untie(fields, architecture, checkpoint, prefix)
     choice = choose(fields, architecture, checkpoint, task, options)
     head = choice.head
-    config = head.backbone_config(architecture.complete(architecture.read_config(fields), checkpoint))
+    whole = architecture.complete(architecture.read_config(fields), checkpoint)
+    config = dataclasses.replace(head.backbone_config(whole), **choice.training)
     if head.task in (None, "sentence_embedding"):
         config = _without_missing_parts(config, architecture, checkpoint, prefix)
-    entries, first, fresh = _matched(checkpoint, architecture, choice, config, prefix)
-    carried, left_out = _extra(checkpoint, entries, architecture, choice, config, prefix, task)
+    others = known_names(architecture, whole)
+    if task is not None:
+        _check_parts(checkpoint, architecture, head, prefix, task)
+    entries, first, fresh = _matched(checkpoint, architecture, choice, config, prefix, others)
+    carried, left_out = _extra(checkpoint, entries, architecture, choice, prefix, others, task)
     if fresh or left_out:
         ending = f" Left out: {', '.join(left_out)}." if left_out else ""
         _LOG.warning("%s: fresh: %s.%s", folder, ", ".join(fresh) or "none", ending)
@@ -126,8 +133,19 @@ def stored_tensors(architecture, head, config, head_config, prefix, present=None
                 yield name, entry
 
 
-def _matched(checkpoint, architecture, choice, config, prefix):
-    """Checks the model's tensors against the file's headers.
+def _check_parts(checkpoint, architecture, head, prefix, task):
+    """Such as the decoder, which a folder of another class may lack as a whole."""
+    parts = {part for other in architecture.heads.values() for part in other.leaves_out}
+    for part in sorted(parts - set(head.leaves_out)):
+        if not any(name.startswith(prefix + part) for name in checkpoint.shapes):
+            raise ValueError(
+                f"task={task!r} must have a folder with a {part.removesuffix('.')}. "
+                f"Received: {checkpoint.folder}, which has none. Choose a task of the part that it holds."
+            )
+
+
+def _matched(checkpoint, architecture, choice, config, prefix, others):
+    """Checks the model's tensors against the file's headers; `others` are names of all heads' tensors.
 
     Returns:
         Dict of the file's names -> `Tensor`; dict of `Tensor` names -> the first of the file's names;
@@ -141,6 +159,9 @@ def _matched(checkpoint, architecture, choice, config, prefix):
         missing_part = stored.startswith(parts) and stored not in checkpoint.shapes
         if choice.fresh and (stored in own or missing_part):
             fresh.append(stored)
+            continue
+        # A copy under the name of another head's own matrix is none: words out that are not tied.
+        if entry.name in first and stored in others - own:
             continue
         # One by one, so that a config of a billion layers ends at the first that is not there.
         _check_tensor(checkpoint, stored, entry)
@@ -244,8 +265,8 @@ def _check_copy(checkpoint, name, first):
         )
 
 
-def _extra(checkpoint, entries, architecture, choice, config, prefix, task):
-    """Checks the file's tensors that the model does not take.
+def _extra(checkpoint, entries, architecture, choice, prefix, others, task):
+    """Checks the file's tensors that the model does not take; those named in `others` are left out.
 
     Returns:
         Names of those that nothing reads and that are written back as they were; names of those that
@@ -253,8 +274,8 @@ def _extra(checkpoint, entries, architecture, choice, config, prefix, task):
     """
     ignored = re.compile("|".join(architecture.ignored) or "(?!)")
     carried = re.compile("|".join(architecture.carried) or "(?!)")
-    parts = tuple(prefix + start for start in architecture.optional.values())
-    others = known_names(architecture, config)
+    parts = [*architecture.optional.values(), *(choice.head.leaves_out if task else ())]
+    parts = tuple(prefix + start for start in parts)
     along, left_out = [], []
     for name in sorted(checkpoint.shapes.keys() - entries.keys()):
         inner = name.removeprefix(prefix)

@@ -35,6 +35,7 @@ _OTHER_FILES = (
     "vocab.txt",
 )
 _GENERATION_FILES = ("generation_config.json",)
+_LABELS = ("id2label", "label2id", "num_labels", "problem_type")
 # transformers refuses a config.json with these.
 _GENERATION_ONLY = ("bad_words_ids", "forced_bos_token_id", "forced_eos_token_id")
 _SHARD_BYTES = 5_000_000_000  # one file stays below what common file systems and hosts take
@@ -89,13 +90,15 @@ def _write_model(model, architecture, name, head, folder):
         name = source.name
         head = architecture.heads[name] if head.task != "sentence_embedding" else head
     prefix = head.stored_prefix(architecture) if architecture.heads[name].task else ""
-    prefix = source.prefix if same else prefix
+    own = same and _keeps_names(source, architecture, name, head)
+    prefix = source.prefix if own else prefix
     config = head.backbone_config(backbone.config)
     head_config = None if head.model is None else model.config
-    present = source.dtypes if same else None
+    present = source.dtypes if own else None
     entries = dict(stored_tensors(architecture, head, config, head_config, prefix, present))
     dtypes = _stored_dtypes(entries, source, prefix) if source else {}
-    _write_weights(model, entries, dtypes, source.carried if same else {}, folder)
+    carried = _carried(entries, source, prefix) if same else {}
+    _write_weights(model, entries, dtypes, carried, folder)
     fields, generation = _fields(model, architecture, name, head, source)
     _write_json(fields, folder, "config.json")
     if generation:
@@ -110,6 +113,12 @@ def _is_class(architecture, name, model, backbone):
     return any(name == known and head.holds(model, backbone) for known, head in all_heads(architecture))
 
 
+def _keeps_names(source, architecture, name, head):
+    """Whether tensors are written under the folder's own names: another class may stand before others."""
+    fits = source.prefix in ("", head.stored_prefix(architecture))
+    return fits and source.fields.get("architectures") == [name]
+
+
 def _stored_dtypes(entries, source, prefix):
     """The source's stored types, under the names that are written."""
     dtypes = {}
@@ -118,6 +127,16 @@ def _stored_dtypes(entries, source, prefix):
         if name in source.dtypes or old in source.dtypes:
             dtypes[name] = source.dtypes.get(name, source.dtypes.get(old))
     return dtypes
+
+
+def _carried(entries, source, prefix):
+    """What nothing has read, under the names that are written; a fresh head's own tensors come first."""
+    carried = {}
+    for old, array in source.carried.items():
+        name = prefix + old.removeprefix(source.prefix) if old.startswith(source.prefix) else old
+        if name not in entries and old not in entries:
+            carried[name] = array
+    return carried
 
 
 def _fields(model, architecture, name, head, source):
@@ -131,19 +150,31 @@ def _fields(model, architecture, name, head, source):
 
     fields = {"architectures": [name], "model_type": architecture.model_type}
     fields |= architecture.write_config(head.backbone_config(backbone.config))
-    if head.model is not None:
-        fields |= head.write(model.config)
+    written = {} if head.model is None else head.write(model.config)
+    fields |= written
     generation = {}
     if hasattr(model, "decode_step"):
         generation = {field: fields[field] for field in GENERATION_FIELDS if field in fields}
     fields = {field: value for field, value in fields.items() if field not in _GENERATION_ONLY}
     if source is None:
         return _with_padding(fields, head), generation
+    others = source.fields.values
+    own = others.get("architectures") == [name]
+    labels = {field: written[field] for field in _LABELS if field in written}
+    if not own:
+        others = _without_labels(others) | labels
     if read(source.fields) == read(Fields(fields, generation or None)):
-        values = source.fields.values | {"architectures": [name]}
-        return values if source.name == name else _with_padding(values, head), {}
+        values = others | {"architectures": [name]}
+        return values if own else _with_padding(values, head), {}
+    if labels:
+        others = _without_labels(others)
     generation = generation and source.fields.generation | generation
-    return _with_padding(source.fields.values | fields, head), generation
+    return _with_padding(others | fields, head), generation
+
+
+def _without_labels(fields):
+    """transformers refuses numbers of labels that contradict each other, or that a class cannot have."""
+    return {field: value for field, value in fields.items() if field not in _LABELS}
 
 
 def _with_padding(fields, head):

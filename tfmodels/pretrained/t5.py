@@ -188,6 +188,7 @@ def _language_head(config):
 
 
 _READER = dict(backbone_class=T5Reader, backbone={"tie_embeddings": True})
+_ENCODER = dict(backbone_class=T5Encoder, backbone_tensors=encoder_tensors, leaves_out=("decoder.",))
 
 
 def _architecture(model_type, name, read_config, write_config, holds, **further_heads):
@@ -215,13 +216,12 @@ def _architecture(model_type, name, read_config, write_config, holds, **further_
                 "classifier",
                 dropout=("classifier_dropout", 0.0),
                 prefix="transformer.",
-                backbone_class=T5Encoder,
-                backbone_tensors=encoder_tensors,
+                **_ENCODER,
             ),
             f"{name}ForQuestionAnswering": heads.question_answering("qa_outputs", **_READER),
             # The bare model becomes a language model too: its words out are its words in.
             f"{name}Model": Head(None, backbone={"tie_embeddings": True}),
-            f"{name}EncoderModel": Head(None, backbone_class=T5Encoder, backbone_tensors=encoder_tensors),
+            f"{name}EncoderModel": Head(None, **_ENCODER),
         },
         # A table that early versions stored and no version read.
         ignored=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
