@@ -144,6 +144,11 @@ class TransformerModel(VocabularyModel):
                 f"The inputs must be a dict of {', '.join(self.input_pairs)}. "
                 f"Received: {type(inputs).__name__}."
             )
+        if not any(name in inputs for name in self.input_pairs):
+            raise ValueError(
+                f"The inputs must have {' and '.join(self.input_pairs)}. "
+                f"Received: {', '.join(inputs) or 'none'}."
+            )
         masks = [mask_name for mask_name, _ in self.input_pairs.values()]
         for name in inputs:
             if name.endswith("mask") and name not in masks:  # Keras leaves out what is no input

@@ -11,6 +11,18 @@ from tfmodels.training._keras_internals import is_multi_worker
 from tfmodels.training.update import count_updates
 
 
+def give_directions(callbacks, metrics):
+    """Tells callbacks that watch one of these built-in metrics whether more is better.
+
+    Keras knows it of its own metrics alone.
+    """
+    names = {metric.name for metric in metrics}
+    for callback in callbacks:
+        name = str(getattr(callback, "monitor", "")).removeprefix("val_")
+        if name in names and getattr(callback, "mode", None) == "auto":
+            callback.mode = "max" if name.endswith(("accuracy", "exact_match")) else "min"
+
+
 class TensorBoard(keras.callbacks.TensorBoard):
     """Keras's callback, with the graph of the forward pass in TensorBoard's Graphs tab.
 

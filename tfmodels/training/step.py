@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tfmodels.training._keras_internals import StrategyModel, forget_loss, leave_out_of_weight_decay
 from tfmodels.training.allocator import kept_memory
+from tfmodels.training.callbacks import give_directions
 from tfmodels.training.errors import in_plain_words, none_negative, one_a_token, quiet_end_of_data
 from tfmodels.training.losses import vocabulary_loss
 from tfmodels.training.metrics import Perplexity, WeightedSum
@@ -45,7 +46,8 @@ class TaskModel(ResumableFit, StrategyModel):
             micro_batches: int, into how many parts each replica's batch is cut: as many times less
                 memory for activations, and the same update. Needs the model's own task loss.
             jit_compile: "auto" compiles with XLA on a GPU and not on a CPU, where its matrix
-                products are slower than the plain ops'.
+                products are slower than the plain ops'. It compiles anew for each size of batches: for
+                data of many sizes, False.
             **kwargs: as Keras documents.
 
         Raises:
@@ -119,28 +121,13 @@ class TaskModel(ResumableFit, StrategyModel):
         if self._task_metrics is not None:
             least_rows = self.distribute_strategy.num_replicas_in_sync * self.micro_batches
             own = [StepGuard(self._counts, least_rows)]
+            _check_class_weight(y, kwargs.get("class_weight"))
+            give_directions(flat(callbacks), self.metrics)
         callbacks = [*own, *flat(callbacks)]
-        self._check_class_weight(y, kwargs.get("class_weight"))
-        for callback in callbacks:
-            self._give_direction(callback)
         if not is_chief(self.distribute_strategy):
             verbose, callbacks = 0, without_writers(callbacks)
         with in_plain_words(), kept_memory(), quiet_end_of_data(kwargs.get("steps_per_epoch")):
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
-
-    def _check_class_weight(self, y, class_weight):
-        if class_weight is not None and getattr(y, "ndim", 1) > 1 and self._task_metrics is not None:
-            raise ValueError(
-                "class_weight is for one label an example. Received: targets of shape "
-                f"{tuple(y.shape)}. Give each target its sample_weight."
-            )
-
-    def _give_direction(self, callback):
-        """Tells a callback that watches one of the built-in metrics whether more is better."""
-        name = str(getattr(callback, "monitor", "")).removeprefix("val_")
-        is_ours = self._task_metrics is not None and name in {metric.name for metric in self.metrics}
-        if is_ours and getattr(callback, "mode", None) == "auto":
-            callback.mode = "max" if name.endswith(("accuracy", "exact_match")) else "min"
 
     def evaluate(self, *args, **kwargs):
         """As `keras.Model.evaluate`."""
@@ -214,6 +201,8 @@ class TaskModel(ResumableFit, StrategyModel):
         Returns:
             Dict of name -> weight, a float32 scalar, for each of `task_losses`.
         """
+        if isinstance(y, dict):
+            raise ValueError(f"The targets must be one array. Received: a dict of {', '.join(y)}.")
         (name,) = self.task_losses
         return {name: tf.reduce_sum(sample_weight)}
 
@@ -368,6 +357,14 @@ def _unpack(data):
             f"Received: {sorted(weights)} for targets {sorted(y)}."
         )
     return x, y, {name: _full_weights(y[name], weights.get(name)) for name in y}
+
+
+def _check_class_weight(y, class_weight):
+    if class_weight is not None and getattr(y, "ndim", 1) > 1:
+        raise ValueError(
+            f"class_weight is for one label an example. Received: targets of shape {tuple(y.shape)}. "
+            "Give each target its sample_weight."
+        )
 
 
 def _full_weights(y, weights):
