@@ -39,7 +39,8 @@ MODELS = {
 
 
 @pytest.mark.parametrize(
-    "name, mode", [*((name, "int8") for name in MODELS), ("gpt2", "int4"), ("masked untied", "int4")]
+    "name, mode",
+    [*((name, "int8") for name in MODELS if name not in ("masked", "transformer")), ("gpt2", "int4")],
 )
 def test_the_loss_of_a_rounded_model_is_that_of_its_logits(name, mode):
     model = MODELS[name]()

@@ -1,7 +1,9 @@
 """What all models share: configs, inputs, saving."""
 
+import contextlib
 import dataclasses
 import difflib
+import gc
 import warnings
 
 import keras
@@ -168,7 +170,7 @@ class TransformerModel(VocabularyModel):
 
     def quantize(self, mode=None, config=None, filters=None, **options):
         """As Keras's, but "int8" rounds weights only, and never what they are multiplied with."""
-        with warnings.catch_warnings():
+        with _one_collection(), warnings.catch_warnings():
             # Norms and the like stay as they are.
             warnings.filterwarnings("ignore", "Layer .* does not have a `quantize` method")
             super().quantize(mode, config, filters, **options)
@@ -204,6 +206,17 @@ class TransformerModel(VocabularyModel):
             if layer.path in frozen:
                 layer.trainable = False
         return model
+
+
+@contextlib.contextmanager
+def _one_collection():
+    """Within it little garbage is looked for, as Keras does for each matrix that it replaces; then all."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.collect()
 
 
 def _frozen_paths(layers):
