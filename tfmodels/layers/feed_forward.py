@@ -39,7 +39,7 @@ def write_activation(activation):
 
 def activation_function(activation):
     """The function of what `read_activation` returned."""
-    return keras.activations.get(ACTIVATIONS[activation] if activation in list(ACTIVATIONS) else activation)
+    return keras.activations.get(ACTIVATIONS.get(activation, activation))
 
 
 @functools.cache

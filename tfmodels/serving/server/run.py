@@ -55,12 +55,7 @@ def run(path, name=None, host="127.0.0.1", rest_port=8501, grpc_port=8500, max_b
         timeout_keep_alive=30,
         timeout_graceful_shutdown=5,
     )
-    try:
-        listening = config.bind_socket()  # before it says that it listens
-    except SystemExit:  # uvicorn's own, after a line of logging
-        grpc_server.stop(grace=None)
-        served.close()
-        raise OSError(f"cannot listen on {address}:{rest_port} for REST") from None
+    listening = config.bind_socket()  # before it says that it listens
     grpc_server.start()
     try:
         if started:
