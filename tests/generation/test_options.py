@@ -179,6 +179,43 @@ def test_sampling_has_the_filtered_distribution(options):
     assert stats.chisquare(counts[real], expected[real] * draws).pvalue > 1e-4
 
 
+@pytest.mark.parametrize("size", [255, 256, 257, 1000])
+def test_draws_from_many_tokens(size):
+    """The first token whose cumulated probability is above the number, and never one of probability 0."""
+    rng = np.random.default_rng(size)
+    logits = rng.normal(size=(50, size)) * 3
+    logits[:, rng.random(size) < 0.5] = -np.inf
+    logits[0], logits[1, :3], logits[1, 3:], logits[2, -1], logits[2, :-1] = 0.0, 1.0, -np.inf, 0.0, -np.inf
+    uniform = np.append(rng.random(48), [0.0, 1 - 2.0**-24]).astype("float32")
+    chances = np.asarray(tf.nn.softmax(tf.constant(logits, "float32")))
+    tokens = np.asarray(sampling.draw(chances, uniform))
+    cumulated = np.cumsum(chances, axis=1, dtype="float64")
+    target = uniform * cumulated[:, -1]
+    rows, slack = np.arange(50), 1e-5
+    assert (chances[rows, tokens] > 0).all()
+    assert (cumulated[rows, tokens] >= target - slack).all()
+    assert (cumulated[rows, tokens] - chances[rows, tokens] <= target + slack).all()
+
+
+@pytest.mark.parametrize("option", ["top_p", "typical_p"])
+def test_filters_of_many_tokens(option):
+    """Of equally probable tokens, all of one row and a few of another, the first are kept."""
+    rng = np.random.default_rng(0)
+    logits = np.round(rng.normal(size=(4, 1000)) * 2, 3).astype("float32")
+    logits[1], logits[2, :4], logits[2, 4:] = 0.0, 0.0, -np.inf
+    for share in (0.1, 0.5, 0.9):
+        config = GenerationConfig(method="sample", **{option: share})
+        filtered = np.asarray(sampling.filtered(tf.constant(logits), Options(config, config.numbers())))
+        kept = (filtered > -np.inf).sum(axis=1)
+        if option == "top_p":
+            expected = [np.count_nonzero(kept_by_hand(row, 1.0, 0, share, 0, 1)) for row in logits]
+            assert np.abs(kept - expected).max() <= 1  # where a sum is the share but for rounding
+            least = np.where(filtered > -np.inf, logits, np.inf).min(axis=1)
+            np.testing.assert_array_equal((filtered > -np.inf)[0], logits[0] >= least[0])
+        assert kept[1] == pytest.approx(1000 * share, abs=1)
+        assert (filtered[1] > -np.inf).argmin() == kept[1] and kept[2] == np.ceil(4 * share)
+
+
 def test_a_prompt_gives_the_same_text_in_any_batch(decoder):  # noqa: F811
     def run(prompts, **options):
         return generate(decoder, padded(prompts), method="sample", max_new_tokens=4, seed=5, **options)

@@ -122,16 +122,13 @@ class _Group:
             The tokens of the open beams and the beams that they extend, both (b, s), and the state.
         """
         open_, ended, done = state["open"], state["ended"], state["done"]
-        batch, vocabulary = tf.shape(own)[0], own.shape[-1]
         scores = self._adjusted(step, open_["tokens"], scores)
         if self._rules.bad_words or self._options.no_repeat_ngram_size:
             stuck = tf.reduce_max(scores, axis=-1, keepdims=True) == _NEVER
             scores = tf.where(stuck, _STUCK, scores)
         # So many candidates that enough stay open even if each beam's stop tokens are among them.
         candidates = self.size * (1 + max(len(self._rules.stop), 1))
-        total = tf.reshape(open_["score"][:, :, None] + scores, (batch, self.size * vocabulary))
-        score, flat = tf.math.top_k(total, min(candidates, self.size * vocabulary))
-        parent, token = flat // vocabulary, flat % vocabulary  # (b, c)
+        score, parent, token = _top(open_["score"][:, :, None] + scores, candidates)
         histories = self._extended(step, open_, own, parent, token)
         stopped = self._stopped(step, token, histories["tokens"])
         # At its limit of length a hypothesis counts as ended.
@@ -218,6 +215,16 @@ def _returned(ended, lengths, options):
         real = tf.sequence_mask(flat["length"], new_tokens, tf.float32)
         result["log_probabilities"] = flat["log_probabilities"] * real
     return result
+
+
+def _top(scores, count):
+    """The `count` highest of scores (b, s, v), highest first: their values, beams and tokens, (b, c)."""
+    beams, vocabulary = scores.shape[1:]
+    # First of each beam, which TensorFlow looks for side by side.
+    score, token = tf.math.top_k(scores, min(count, vocabulary))  # (b, s, c)
+    each = token.shape[2]
+    score, place = tf.math.top_k(tf.reshape(score, (-1, beams * each)), min(count, beams * each))
+    return score, place // each, tf.gather(tf.reshape(token, (-1, beams * each)), place, batch_dims=1)
 
 
 def _best(count, score, **values):

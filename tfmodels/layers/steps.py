@@ -48,6 +48,11 @@ class Step:
     positions: Any = None
     made: dict = dataclasses.field(default_factory=dict)  # by `once`
 
+    @property
+    def writes_in_place(self):
+        """Whether caches are written in place: only TensorFlow's own ops on a CPU do."""
+        return self.until is not None
+
 
 @contextlib.contextmanager
 def stepping(*arguments, **options):
