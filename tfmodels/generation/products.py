@@ -165,6 +165,21 @@ def turned_and_widened(matrix):
     return tf.transpose(widened(matrix))
 
 
+def _as_one_op(function):
+    """A function of a matrix of which a graph has the ops once, whatever number of matrices of a shape."""
+    made = {}
+
+    @functools.wraps(function)
+    def call(matrix):
+        kind = tuple(matrix.shape), matrix.dtype
+        if kind not in made:
+            made[kind] = tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
+        return made[kind](matrix)
+
+    return call
+
+
+@_as_one_op
 def in_blocks(matrix):
     """A matrix (i, o) as blocks of its columns, (n, i, w), the last filled up with zeros."""
     width = _BLOCK_BYTES // matrix.dtype.size
@@ -175,6 +190,7 @@ def in_blocks(matrix):
     return tf.reshape(blocks, (-1, inputs, width))
 
 
+@_as_one_op
 def turned_in_blocks(matrix):
     """The same of a matrix that stands turned, (o, i)."""
     width = _BLOCK_BYTES // matrix.dtype.size
