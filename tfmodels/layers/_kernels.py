@@ -15,6 +15,8 @@ from tfmodels.layers.steps import leading, of_step, once
 
 # Rows of queries that are scored at once: what is held grows with this times the keys' length.
 _BLOCK_ROWS = 256
+# Of fewer elements the operations themselves take no longer than to begin a program of XLA's.
+_FEW_ELEMENTS = 2**13
 # Finite, so that a query that may see nothing (padding) gets a softmax without NaN; exp(-1e9) is exactly
 # 0 in float32 beside any real score.
 _MASKED_SCORE = -1e9
@@ -86,8 +88,7 @@ def _blockwise_attention(query, key, value, query_mask, key_mask, causal, window
         weights = tf.nn.softmax(scores)
         if not dropout:
             return weights, lambda x: x
-        kept = tf.random.stateless_uniform(tf.shape(weights), tf.cast(seed, tf.int32) + [0, i]) >= dropout
-        return weights, lambda x: tf.where(kept, x / (1.0 - dropout), 0.0)
+        return weights, lambda x: dropped(x, dropout, tf.cast(seed, tf.int32) + [i, 0])
 
     @tf.custom_gradient
     def attend(query, key, value):
@@ -248,6 +249,63 @@ def add_in_place(x, indices, updates):
     return tf.raw_ops.ScatterNdNonAliasingAdd(
         input=x, indices=indices, updates=updates, bad_indices_policy="IGNORE"
     )
+
+
+def dropped(x, rate, seed):
+    """x with a share of its elements, `rate`, set to 0, and the others divided by 1 - rate.
+
+    An element's number and the seed alone say whether it is kept, whatever the device, so that the gradient
+    drops the same again and nothing is kept for it.
+
+    Args:
+        x: float tensor.
+        rate: float, above 0 and below 1.
+        seed: int tensor, (2,).
+    """
+    # As arguments, so that one program serves all rates and layers.
+    least, scale = tf.constant(int(rate * 2**32), tf.uint32), tf.constant(1 / (1 - rate), tf.float64)
+    drop = _drop if is_for_xla() else _drop_fast
+
+    @tf.custom_gradient
+    def run(x):
+        output = drop(x, least, scale, seed)
+        output.set_shape(x.shape)
+        return output, lambda upstream: dropped(upstream, rate, seed)
+
+    return run(x)
+
+
+@tf.function(autograph=False, reduce_retracing=True)
+def _drop_fast(x, least, scale, seed):
+    """As `_drop`, of many elements by a program of XLA's: ten operations would go to memory and back."""
+    size = tf.size(x)
+
+    def by_xla():
+        vector = _drop_compiled(_vector(x, size), least, scale, seed)
+        return tf.reshape(vector[:size], tf.shape(x))
+
+    return tf.cond(size < _FEW_ELEMENTS, lambda: _drop(x, least, scale, seed), by_xla)
+
+
+def _drop(x, least, scale, seed):
+    """x times the scale where an element's random bits, 32, are not below the least; else 0."""
+    first, second = tf.unstack(tf.cast(seed, tf.uint32))
+    key = _mixed(first + _mixed(second + 0x9E3779B9))
+    # A counter, mixed twice as MurmurHash3 ends (Appleby 2011), with a key of its own each time.
+    number = tf.cast(tf.range(tf.size(x)), tf.uint32)
+    bits = tf.reshape(_mixed(_mixed(number + key) + _mixed(key + second)), tf.shape(x))
+    wide = tf.cast(x, tf.float32) if x.dtype.size < 4 else x
+    return tf.cast(tf.where(bits >= least, wide * tf.cast(scale, wide.dtype), 0.0), x.dtype)
+
+
+_drop_compiled = tf.function(_drop, jit_compile=True, autograph=False)
+
+
+def _mixed(x):
+    """uint32, of which each bit depends on all bits of x."""
+    x = (x ^ tf.bitwise.right_shift(x, 16)) * 0x85EBCA6B
+    x = (x ^ tf.bitwise.right_shift(x, 13)) * 0xC2B2AE35
+    return x ^ tf.bitwise.right_shift(x, 16)
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from keras import ops
 
 from tfmodels.layers._kernels import blockwise_attention, is_for_xla, matmul_heads, swap_in_words
 from tfmodels.layers.cache import empty, load, write
+from tfmodels.layers.dropout import Dropout
 from tfmodels.layers.masks import (
     as_numbers,
     attention_mask,
@@ -91,9 +92,7 @@ class MultiHeadAttentionBase(keras.layers.Layer):
         self.value_dense.build((None, key_shape[-1]))
         self.output_dense.build((None, inner_dim))
         # Always there, so that one layout of seeds serves any rate.
-        self.weights_dropout = keras.layers.Dropout(
-            self.dropout, dtype=self.dtype_policy, name="weights_dropout"
-        )
+        self.weights_dropout = Dropout(self.dropout, dtype=self.dtype_policy, name="weights_dropout")
 
     def _project(self, x, *layers):
         """x (batch, length, dim) by each layer -> list of (batch, heads, length, head_dim)."""

@@ -5,6 +5,7 @@ import keras
 from tfmodels.layers._kernels import rematerialise
 from tfmodels.layers.attention import MultiHeadSelfAttention
 from tfmodels.layers.cross_attention import MultiHeadCrossAttention
+from tfmodels.layers.dropout import Dropout
 from tfmodels.layers.feed_forward import FeedForward, read_activation, write_activation
 from tfmodels.layers.masks import first_given
 from tfmodels.layers.norm import LayerNormalization
@@ -65,9 +66,7 @@ class BlockBase(keras.layers.Layer):
 
         def sublayer(layer, *shapes):
             layer.build(*shapes)
-            dropout = keras.layers.Dropout(
-                self.dropout, dtype=self.dtype_policy, name=f"{layer.name}_dropout"
-            )
+            dropout = Dropout(self.dropout, dtype=self.dtype_policy, name=f"{layer.name}_dropout")
             norm = make_norm(epsilon=self.norm_epsilon, dtype=self.dtype_policy, name=f"{layer.name}_norm")
             norm.build(shapes[0])
             return layer, dropout, norm

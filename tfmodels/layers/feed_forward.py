@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from tfmodels.layers._kernels import compiled
+from tfmodels.layers.dropout import Dropout
 from tfmodels.layers.steps import Dense, leading, side_by_side
 
 
@@ -114,7 +115,7 @@ class FeedForward(keras.layers.Layer):
         if self.gated:
             self.gate_dense = dense("gate", *inner)
         self.intermediate_dense = dense("intermediate", *inner)
-        self.inner_dropout = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="dropout")
+        self.inner_dropout = Dropout(self.dropout, dtype=self.dtype_policy, name="dropout")
         self.output_dense = dense("output", self.intermediate_dim, hidden_dim, self.output_initializer)
 
     def call(self, inputs, training=None):

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from tfmodels.layers.dropout import Dropout
 from tfmodels.layers.feed_forward import FeedForward
 from tfmodels.layers.norm import LayerNormalization
 from tfmodels.layers.relative_attention import RelativeSelfAttention
@@ -62,7 +63,7 @@ class RelativeBlock(keras.layers.Layer):
 
         def sublayer(layer):
             layer.build(shape)
-            dropout = keras.layers.Dropout(self.dropout, dtype=dtype, name=f"{layer.name}_dropout")
+            dropout = Dropout(self.dropout, dtype=dtype, name=f"{layer.name}_dropout")
             norm = LayerNormalization(epsilon=self.norm_epsilon, dtype=dtype, name=f"{layer.name}_norm")
             norm.build(shape)
             return layer, dropout, norm

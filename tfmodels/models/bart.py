@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from tfmodels.layers import PositionalEmbedding, TransformerBlock
+from tfmodels.layers.dropout import Dropout
 from tfmodels.layers.norm import LayerNormalization
 from tfmodels.layers.steps import ReversibleEmbedding
 from tfmodels.models.base import (
@@ -265,7 +266,7 @@ class _Stack:
             self.embedding_norm = LayerNormalization(
                 epsilon=config.norm_epsilon, dtype=dtype, name=f"{side}_embedding_norm"
             )
-        self.dropout = keras.layers.Dropout(config.dropout, dtype=dtype, name=f"{side}_dropout")
+        self.dropout = Dropout(config.dropout, dtype=dtype, name=f"{side}_dropout")
         num_layers, num_heads, intermediate_dim = config.num_layers, config.num_heads, config.intermediate_dim
         if not decoder:
             num_layers = config.num_encoder_layers or num_layers

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from tfmodels.layers import FirstToken, PositionalEmbedding, TransformerBlock
+from tfmodels.layers.dropout import Dropout
 from tfmodels.layers.norm import LayerNormalization
 from tfmodels.layers.steps import Dense, ReversibleEmbedding
 from tfmodels.models.base import (
@@ -156,7 +157,7 @@ class Bert(TransformerModel):
         self.embedding_norm = LayerNormalization(
             epsilon=config.norm_epsilon, dtype=dtype, name="embedding_norm"
         )
-        self.embedding_dropout = keras.layers.Dropout(config.dropout, dtype=dtype, name="embedding_dropout")
+        self.embedding_dropout = Dropout(config.dropout, dtype=dtype, name="embedding_dropout")
         self.blocks = [
             TransformerBlock(
                 config.num_heads,

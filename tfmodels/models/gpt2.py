@@ -8,6 +8,7 @@ import dataclasses
 import keras
 
 from tfmodels.layers import PositionalEmbedding, TransformerBlock
+from tfmodels.layers.dropout import Dropout
 from tfmodels.layers.norm import LayerNormalization
 from tfmodels.layers.steps import ReversibleEmbedding
 from tfmodels.models.base import (
@@ -132,7 +133,7 @@ class GPT2(DecoderModel):
             name="position_embedding",
         )
         rate = config.dropout if config.embedding_dropout is None else config.embedding_dropout
-        self.embedding_dropout = keras.layers.Dropout(rate, dtype=dtype, name="embedding_dropout")
+        self.embedding_dropout = Dropout(rate, dtype=dtype, name="embedding_dropout")
         self.blocks = [
             TransformerBlock(
                 config.num_heads,

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from tfmodels.layers import RelativePositionBias, RMSNormBlock
+from tfmodels.layers.dropout import Dropout
 from tfmodels.layers.norm import RMSNormalization
 from tfmodels.layers.steps import Dense, ReversibleEmbedding
 from tfmodels.models.base import (
@@ -130,7 +131,7 @@ class _Stack:
             return keras.initializers.VarianceScaling(scale, "fan_in", "untruncated_normal")
 
         def dropout(place):
-            return keras.layers.Dropout(config.dropout, dtype=dtype, name=f"{name}_{place}_dropout")
+            return Dropout(config.dropout, dtype=dtype, name=f"{name}_{place}_dropout")
 
         self.embedding_dropout = dropout("embedding")
         self.position_bias = RelativePositionBias(

@@ -8,6 +8,7 @@ import dataclasses
 import keras
 
 from tfmodels.layers import PositionalEmbedding, TransformerBlock
+from tfmodels.layers.dropout import Dropout
 from tfmodels.layers.norm import LayerNormalization
 from tfmodels.layers.steps import ReversibleEmbedding
 from tfmodels.models.base import (
@@ -148,8 +149,8 @@ class Transformer(EncoderDecoderModel):
         self.position_embedding = PositionalEmbedding(
             config.max_sequence_length, dtype=dtype, name="position_embedding"
         )
-        self.encoder_dropout = keras.layers.Dropout(config.dropout, dtype=dtype, name="encoder_dropout")
-        self.decoder_dropout = keras.layers.Dropout(config.dropout, dtype=dtype, name="decoder_dropout")
+        self.encoder_dropout = Dropout(config.dropout, dtype=dtype, name="encoder_dropout")
+        self.decoder_dropout = Dropout(config.dropout, dtype=dtype, name="decoder_dropout")
         self.encoder_blocks = blocks(config.num_encoder_layers or config.num_layers, "encoder_block")
         self.decoder_blocks = blocks(config.num_layers, "decoder_block", causal=True, cross_attention=True)
         # Post-norm blocks end in a norm already.

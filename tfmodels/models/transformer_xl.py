@@ -10,6 +10,7 @@ from keras import ops
 
 from tfmodels.layers import AdaptiveEmbedding, RelativeBiases, RelativeBlock, RelativePositions
 from tfmodels.layers.adaptive import check_clusters
+from tfmodels.layers.dropout import Dropout
 from tfmodels.layers.masks import cached_positions
 from tfmodels.models.base import (
     TransformerModel,
@@ -173,7 +174,7 @@ class TransformerXL(StreamTraining, TransformerModel):
         initializer = keras.initializers.RandomNormal(stddev=config.initializer_range)
 
         def dropout(name):
-            return keras.layers.Dropout(config.dropout, dtype=dtype, name=name)
+            return Dropout(config.dropout, dtype=dtype, name=name)
 
         self.token_embedding = AdaptiveEmbedding(
             config.vocabulary_size,

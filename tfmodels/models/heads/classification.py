@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from tfmodels.layers import FoldChoices, UnfoldChoices
+from tfmodels.layers.dropout import Dropout
 from tfmodels.models.heads.base import (
     HeadModel,
     check_head_config,
@@ -61,11 +62,11 @@ class _PooledHead(HeadModel):
         self.pooling = self.make_pooling(dtype)
         self.hidden_dense = None
         if config.hidden_activation:
-            self.input_dropout = keras.layers.Dropout(config.input_dropout, dtype=dtype, name="input_dropout")
+            self.input_dropout = Dropout(config.input_dropout, dtype=dtype, name="input_dropout")
             self.hidden_dense = self.dense(
                 self.backbone.config.hidden_dim, dtype, "hidden_dense", activation=config.hidden_activation
             )
-        self.output_dropout = keras.layers.Dropout(config.dropout, dtype=dtype, name="output_dropout")
+        self.output_dropout = Dropout(config.dropout, dtype=dtype, name="output_dropout")
 
     def score(self, inputs, training=None):
         """Logits of the rows: (b, units of the output layer)."""
@@ -269,7 +270,7 @@ class TokenClassifier(HeadModel):
     task_metrics = {"accuracy": keras.metrics.Mean}
 
     def make_layers(self, dtype):
-        self.output_dropout = keras.layers.Dropout(self.config.dropout, dtype=dtype, name="output_dropout")
+        self.output_dropout = Dropout(self.config.dropout, dtype=dtype, name="output_dropout")
         self.output_dense = self.dense(self.config.num_labels, dtype, "output_dense")
 
     def forward(self, inputs, training=None):

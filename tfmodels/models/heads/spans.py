@@ -8,6 +8,7 @@ import dataclasses
 import keras
 from keras import ops
 
+from tfmodels.layers.dropout import Dropout
 from tfmodels.models.heads.base import (
     HeadModel,
     check_head_config,
@@ -66,7 +67,7 @@ class QuestionAnsweringModel(HeadModel):
     task_metrics = {"exact_match": keras.metrics.Mean}
 
     def make_layers(self, dtype):
-        self.output_dropout = keras.layers.Dropout(self.config.dropout, dtype=dtype, name="output_dropout")
+        self.output_dropout = Dropout(self.config.dropout, dtype=dtype, name="output_dropout")
         self.output_dense = self.dense(2, dtype, "output_dense")
 
     def forward(self, inputs, training=None):
