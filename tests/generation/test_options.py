@@ -197,6 +197,18 @@ def test_draws_from_many_tokens(size):
     assert (cumulated[rows, tokens] - chances[rows, tokens] <= target + slack).all()
 
 
+def test_no_forbidden_token_is_drawn_at_the_end_of_rounding():
+    """What is left after the first block is about as much as a float of 1 can tell."""
+    rng = np.random.default_rng(0)
+    chances = np.zeros((2000, 600), "float32")
+    chances[:, 7] = 1.0
+    rest = rng.random((2000, 100))
+    chances[:, 300:400] = rest / rest.sum(axis=1, keepdims=True) * 2.0**-24
+    for number in (0.0, 1 - 2.0**-24):
+        tokens = np.asarray(sampling.draw(chances, np.full(2000, number, "float32")))
+        assert (chances[np.arange(2000), tokens] > 0).all()
+
+
 @pytest.mark.parametrize("option", ["top_p", "typical_p"])
 def test_filters_of_many_tokens(option):
     """Of equally probable tokens, all of one row and a few of another, the first are kept."""

@@ -95,18 +95,18 @@ def _first(chances, reaches, target, start=0.0):
     missing = -chances.shape[1] % _WIDTH
     whole = tf.pad(chances, ((0, 0), (0, missing)))
     blocks = tf.reshape(whole, (-1, whole.shape[1] // _WIDTH, _WIDTH))  # (b, n, w)
-    added = tf.reduce_sum(blocks, axis=-1)  # (b, n)
+    added = tf.pad(tf.reduce_sum(blocks, axis=-1), ((0, 0), (1, 0)))
+    sums = start + tf.cumsum(added, axis=-1)  # (b, 1 + n), before each block and after the last
+    target = target(sums[:, -1:])
 
-    def place(sums, target):
-        reached = reaches(sums, target) | (sums >= sums[:, -1:])
+    def place(before, added):
+        # Not reached, since blocks are summed up in another order: where something was added last.
+        reached = reaches(before + added, target) | (added >= added[:, -1:])
         return tf.argmax(reached, axis=-1, output_type=tf.int32)[:, None]
 
-    sums = start + tf.cumsum(added, axis=-1)
-    target = target(sums[:, -1:])
-    block = place(sums, target)
-    before = start + tf.gather(tf.cumsum(added, axis=-1, exclusive=True), block, batch_dims=1)
+    block = place(0.0, sums[:, 1:])
     within = tf.cumsum(tf.gather(blocks, block, batch_dims=1)[:, 0], axis=-1)  # (b, w)
-    return block * _WIDTH + place(before + within, target)
+    return block * _WIDTH + place(tf.gather(sums, block, batch_dims=1), within)
 
 
 def filtered(logits, options):
