@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfmodels.layers import MultiHeadSelfAttention, TransformerBlock, _kernels, attention
 from tfmodels.layers.dropout import Dropout
+from tfmodels.layers.steps import stepping
 from tfmodels.models import bart
 
 # 300 keys in blocks of 128: two whole blocks and a part.
@@ -267,3 +268,18 @@ def test_a_layer_drops_otherwise_at_each_call():
     again = Dropout.from_config(layer.get_config())
     np.testing.assert_array_equal(again(x, training=True), first)
     np.testing.assert_array_equal(Dropout(1.0)(x, training=True), tf.zeros_like(x))
+
+
+@pytest.mark.parametrize("heads", [(6, 6), (6, 2)])
+@pytest.mark.parametrize("length", [1, 3])
+def test_heads_of_a_step_that_writes_in_place(heads, length):
+    rng = np.random.default_rng(0)
+    x, keys = rng.normal(size=(2, heads[0], length, 5)), rng.normal(size=(2, heads[1], 7, 5))
+    each = np.repeat(keys, heads[0] // heads[1], axis=1)
+    x32, keys32 = tf.constant(x, "float32"), tf.constant(keys, "float32")
+    with stepping(until=tf.constant([7, 7])):
+        scores = _kernels.matmul_heads(x32, keys32, transpose=True)
+        back = _kernels.matmul_heads(scores, keys32)
+    expected = np.einsum("bnqh,bnkh->bnqk", x, each)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(back, np.einsum("bnqk,bnkh->bnqh", expected, each), rtol=1e-5, atol=1e-5)
