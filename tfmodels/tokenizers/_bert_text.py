@@ -81,7 +81,7 @@ class BertWords(tf.Module):
         )
         values, classes, splits = _keep(values != _GONE, values, classes, splits)
         values = tf.cond(
-            tf.reduce_any(classes > 0), lambda: _sort_marks(values, classes, splits), lambda: values
+            tf.reduce_any(classes > 0), lambda: sort_marks(values, classes, splits), lambda: values
         )
         values, _, splits = _keep(values != _PARTING, values, classes, splits)
         return values, splits
@@ -108,7 +108,7 @@ def _keep(which, values, classes, splits):
     return tf.boolean_mask(values, which), tf.boolean_mask(classes, which), tf.gather(seen, splits)
 
 
-def _sort_marks(values, classes, splits):
+def sort_marks(values, classes, splits):
     """Sorts each run of marks by combining class (Unicode 3.11, D109); a run ends with its text."""
     run = tf.cumsum(tf.cast(classes == 0, tf.int64))
     texts = tf.size(splits, tf.int64) - 1
@@ -121,7 +121,7 @@ def _sort_marks(values, classes, splits):
 
 
 @functools.cache
-def _properties():
+def properties():
     """The lines of bert_characters.txt: dict from property to list of (first, last, arguments)."""
     properties = {}
     file = resources.files("tfmodels.tokenizers") / "bert_characters.txt"
@@ -135,14 +135,14 @@ def _properties():
 
 def _flags(name):
     flags = np.zeros(_CODE_POINTS, bool)
-    for first, last, _ in _properties()[name]:
+    for first, last, _ in properties()[name]:
         flags[first : last + 1] = True
     return flags
 
 
-def _decompositions():
+def decompositions():
     """Dict from a character to those of its canonical decomposition."""
-    sequences = {first: arguments for first, _, arguments in _properties()["decomposed"]}
+    sequences = {first: arguments for first, _, arguments in properties()["decomposed"]}
     for index, point in enumerate(_SYLLABLES):
         lead, rest = divmod(index, 588)
         vowel, tail = divmod(rest, 28)
@@ -153,7 +153,7 @@ def _decompositions():
 def _lower_table():
     """The lower case of every character, and a dict of those that become several."""
     table, several = np.arange(_CODE_POINTS, dtype=np.int32), {}
-    for first, last, targets in _properties()["lower"]:
+    for first, last, targets in properties()["lower"]:
         if len(targets) > 1:
             several[first] = targets
         else:
@@ -172,12 +172,12 @@ def _tables(lowercase, strip_accents, split_chinese):
     classes = np.zeros(_CODE_POINTS, np.int32)
     sequences = {point: [point] for point in several}
     if strip_accents:
-        for first, last, (number,) in _properties()["combining"]:
+        for first, last, (number,) in properties()["combining"]:
             classes[first : last + 1] = number
         marks = _flags("mark")
         values[marks & (classes == 0)] = _PARTING
         values[marks & (classes > 0)] = _GONE
-        sequences = _decompositions() | {int(point): [int(point)] for point in np.flatnonzero(classes)}
+        sequences = decompositions() | {int(point): [int(point)] for point in np.flatnonzero(classes)}
     exceptions = {}
     for point, sequence in sequences.items():
         lowered = [x for part in sequence for x in several.get(part, [part])]

@@ -7,6 +7,14 @@ import os
 
 from tfmodels.tokenizers import _files, _template
 
+# Llama 3's regular expression and Qwen2's, as their tokenizer.json have them.
+_PATTERNS = {
+    name: r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    + digits
+    + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    for name, digits in (("llama3", "{1,3}"), ("qwen2", ""))
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -19,6 +27,9 @@ class Config:
     kept_tokens: list
     roles: dict
     add_prefix_space: bool
+    pre_tokenizer: str
+    normalizer: str | None
+    ignore_merges: bool
 
 
 @functools.cache
@@ -71,7 +82,7 @@ def merge_ids(vocabulary, merges):
     return pairs, merged
 
 
-def train(texts, vocabulary_size, special_tokens, add_prefix_space):
+def train(texts, vocabulary_size, special_tokens, add_prefix_space, pre_tokenizer, normalizer):
     """Learns (vocabulary, merges) with the tokenizers library."""
     try:
         import tokenizers
@@ -94,8 +105,10 @@ def train(texts, vocabulary_size, special_tokens, add_prefix_space):
         yield first
         yield from texts
 
-    learner = tokenizers.Tokenizer(tokenizers.models.BPE())
-    learner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+    before = pre_tokenizer_json(pre_tokenizer, add_prefix_space), normalizer and {"type": normalizer}
+    content = {"model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": []}
+    content |= dict(zip(("pre_tokenizer", "normalizer"), before, strict=True))
+    learner = tokenizers.Tokenizer.from_str(json.dumps(content))
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=vocabulary_size,
         special_tokens=list(special_tokens),
@@ -119,6 +132,45 @@ def guess_roles(vocabulary):
     return {role: token for role, token in names.items() if token in vocabulary}
 
 
+def pre_tokenizer_json(name, add_prefix_space):
+    """A pre-tokenisation as the pre_tokenizer of tokenizer.json."""
+    level = {"type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": True}
+    if name == "gpt2":
+        return level | {"use_regex": True}
+    if name == "gpt2_digits":
+        parts = [{"type": "Digits", "individual_digits": True}, level | {"use_regex": True}]
+    else:
+        split = {"pattern": {"Regex": _PATTERNS[name]}, "behavior": "Isolated", "invert": False}
+        parts = [{"type": "Split"} | split, level | {"use_regex": False}]
+    return {"type": "Sequence", "pretokenizers": parts}
+
+
+def _pre_tokenizer(before, expect):
+    """The arguments that a pre_tokenizer of tokenizer.json stands for."""
+    parts = before.get("pretokenizers") if before.get("type") == "Sequence" else [before]
+    kinds = [part.get("type") for part in parts]
+    names = {("ByteLevel",): "gpt2", ("Digits", "ByteLevel"): "gpt2_digits"}
+    if kinds == ["Split", "ByteLevel"]:
+        pattern = (parts[0].get("pattern") or {}).get("Regex")
+        name = next((name for name, known in _PATTERNS.items() if known == pattern), None)
+        if name is None:
+            expect("pre_tokenizer.pattern", pattern, " or ".join(_PATTERNS.values()))
+        expect("pre_tokenizer.behavior", parts[0].get("behavior"), "Isolated")
+        expect("pre_tokenizer.invert", parts[0].get("invert", False), False)
+    elif tuple(kinds) in names:
+        name = names[tuple(kinds)]
+    else:
+        expect("pre_tokenizer.type", before.get("type"), "ByteLevel")
+        expect("pre_tokenizer.pretokenizers", kinds, ["Split", "ByteLevel"])
+    if name == "gpt2_digits":
+        expect("pre_tokenizer.individual_digits", parts[0].get("individual_digits", False), True)
+    expect("pre_tokenizer.use_regex", parts[-1].get("use_regex", True), name not in _PATTERNS)
+    prefix = parts[-1].get("add_prefix_space", True)
+    if len(parts) > 1:
+        expect("pre_tokenizer.add_prefix_space", prefix, False)  # it would be one before each part
+    return {"pre_tokenizer": name, "add_prefix_space": prefix}
+
+
 def to_json(config, template):
     """A Config and a template as the content of tokenizer.json."""
     level = {"add_prefix_space": config.add_prefix_space, "trim_offsets": True, "use_regex": True}
@@ -127,8 +179,8 @@ def to_json(config, template):
         "truncation": None,
         "padding": None,
         "added_tokens": _files.added_tokens(config, config.strip_before, config.kept_tokens),
-        "normalizer": None,
-        "pre_tokenizer": {"type": "ByteLevel", **level},
+        "normalizer": config.normalizer and {"type": config.normalizer},
+        "pre_tokenizer": pre_tokenizer_json(config.pre_tokenizer, config.add_prefix_space),
         "post_processor": _template.to_json(template, config.vocabulary),
         "decoder": {"type": "ByteLevel", **level},
         "model": {
@@ -139,7 +191,7 @@ def to_json(config, template):
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": False,
+            "ignore_merges": config.ignore_merges,
             "vocab": config.vocabulary,
             "merges": [list(pair) for pair in config.merges],
         },
@@ -153,19 +205,18 @@ def from_json(content, path):
         ValueError: the file asks for what a BytePairTokenizer does not do.
     """
     model = content.get("model") or {}
-    before = content.get("pre_tokenizer") or {}
+    normalizer = content.get("normalizer")
 
     def expect(what, received, expected):
         _files.refuse(path, "BytePairTokenizer", what, received, expected)
 
     expect("model.type", model.get("type", "BPE"), "BPE")
     expect("model.byte_fallback", model.get("byte_fallback", False), False)
-    expect("normalizer", content.get("normalizer"), None)
-    expect("pre_tokenizer.type", before.get("type"), "ByteLevel")
-    expect("pre_tokenizer.use_regex", before.get("use_regex", True), True)
+    if normalizer != {"type": "NFC"}:
+        expect("normalizer", normalizer, None)
+    split = _pre_tokenizer(content.get("pre_tokenizer") or {}, expect)
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         expect(f"model.{key}", model.get(key) or None, None)
-    expect("model.ignore_merges", model.get("ignore_merges", False), False)
     if "vocab" not in model or "merges" not in model:
         raise ValueError(f"{os.fspath(path)}: model must have vocab and merges. Received: {sorted(model)}.")
     added = content.get("added_tokens") or []
@@ -173,7 +224,9 @@ def from_json(content, path):
         "vocabulary": model["vocab"] | {token["content"]: token["id"] for token in added},
         "merges": [_pair(merge) for merge in model["merges"]],
         **_with_added_tokens(added, path),
-        "add_prefix_space": before.get("add_prefix_space", True),
+        **split,
+        "normalizer": normalizer and normalizer["type"],
+        "ignore_merges": model.get("ignore_merges", False),
         "template": _template.from_json(content.get("post_processor"), path),
     }
     # Another's file: the roles by the names of the special tokens.
@@ -196,6 +249,8 @@ def from_folder(folder):
     options = {"vocabulary": vocabulary, "merges": merges, **guess_roles(vocabulary)}
     config = _files.read_optional_json(folder, "tokenizer_config.json")
     options["add_prefix_space"] = config.get("add_prefix_space", False)
+    if (config.get("tokenizer_class") or "").startswith("Qwen2"):
+        options |= {"pre_tokenizer": "qwen2", "normalizer": "NFC"}
     roles = options | _files.read_roles(folder)
     start, end = roles.get("start_token"), roles.get("end_token")
     if (config.get("tokenizer_class") or "").startswith("GPT2") or start in (None, end):

@@ -2,19 +2,21 @@
 
 import json
 import os
+import unicodedata
 
 import tensorflow as tf
 
-from tfmodels.tokenizers import _bpe_json, _files
+from tfmodels.tokenizers import _bpe_json, _files, _utf8
 from tfmodels.tokenizers._lookup import WholeWords
 from tfmodels.tokenizers._merges import Merges
+from tfmodels.tokenizers._nfc import Composer
 from tfmodels.tokenizers._special_tokens import SpecialTokens
-from tfmodels.tokenizers._words import character_classes, split_words
+from tfmodels.tokenizers._words import RULES, character_classes, split_words
 from tfmodels.tokenizers.base import Tokenizer, known_ids
 
 
 class BytePairTokenizer(Tokenizer):
-    """GPT-2's tokenizer, and that of RoBERTa, BART and all others with its pre-tokenisation.
+    """GPT-2's tokenizer, and that of RoBERTa, BART, Llama 3, Qwen2, Qwen3 and others of their rules.
 
     Runs in TensorFlow's core ops, so that any server of SavedModels has it. The ids equal those of
     Hugging Face's tokenizers. Bytes that are no UTF-8 become U+FFFD first, as by Python's
@@ -33,6 +35,12 @@ class BytePairTokenizer(Tokenizer):
         template: (str, str), where special tokens stand around one text and two, like RoBERTa's
             `("<s> $A </s>", "<s> $A </s> </s> $B </s>")`; None: nowhere.
         kept_tokens: list of str, special tokens that `detokenize` keeps, whatever skip_special_tokens.
+        pre_tokenizer: str, the rules by which a text is cut into words: "gpt2"; "gpt2_digits", with each
+            digit a word (StarCoder, SmolLM); "llama3", with digits by threes; "qwen2", as Llama 3's with
+            each digit a word.
+        normalizer: str, "NFC": texts get Unicode's composed form first (Qwen2); None: they stay.
+        ignore_merges: bool, whether a word that is a token is that one, whatever merges make of it
+            (Llama 3).
 
     Attributes:
         vocabulary_size: int.
@@ -61,9 +69,14 @@ class BytePairTokenizer(Tokenizer):
         add_prefix_space=False,
         template=None,
         kept_tokens=(),
+        pre_tokenizer="gpt2",
+        normalizer=None,
+        ignore_merges=False,
         name=None,
     ):
         super().__init__(name=name)
+        _check_choice("pre_tokenizer", pre_tokenizer, tuple(RULES))
+        _check_choice("normalizer", normalizer, (None, "NFC"))
         roles = {
             "pad": pad_token, "unknown": unknown_token, "start": start_token, "end": end_token,
             "mask": mask_token,
@@ -79,7 +92,16 @@ class BytePairTokenizer(Tokenizer):
             kept_tokens=list(kept_tokens),
             roles=roles,
             add_prefix_space=add_prefix_space,
+            pre_tokenizer=pre_tokenizer,
+            normalizer=normalizer,
+            ignore_merges=ignore_merges,
         )
+        decomposed = [token for token in special if unicodedata.normalize("NFC", token) != token]
+        if normalizer and decomposed:
+            raise ValueError(
+                f"With normalizer='NFC' special tokens must be composed. Received: {decomposed[0]!a}."
+            )
+        self._composer = Composer() if normalizer else None
         vocabulary = self._config.vocabulary
         self.vocabulary_size = max(vocabulary.values()) + 1
         for role, token in roles.items():
@@ -113,10 +135,13 @@ class BytePairTokenizer(Tokenizer):
         self._pieces_without_special = with_special(self._config.kept_tokens)
         self._special = SpecialTokens(list(special), self._config.strip_before)
         # Most words are one token: those need no merging.
-        tokens, counts = self._merge(tf.constant(texts, tf.string))
-        alone = tf.RaggedTensor.from_row_lengths(tokens, counts)[:, :1].to_tensor(-1)[:, 0]
-        alone = tf.where(counts == 1, alone, -1).numpy().tolist()
-        words = {text: i for i, text in enumerate(texts) if alone[i] == i}
+        if self._config.ignore_merges:
+            words = {piece: i for i, piece in pieces.items()}
+        else:
+            tokens, counts = self._merge(tf.constant(texts, tf.string))
+            alone = tf.RaggedTensor.from_row_lengths(tokens, counts)[:, :1].to_tensor(-1)[:, 0]
+            alone = tf.where(counts == 1, alone, -1).numpy().tolist()
+            words = {text: i for i, text in enumerate(texts) if alone[i] == i}
         self._whole_words = WholeWords(words | {token.encode(): i for token, i in special.items()})
         self._tokenize_flat = tf.function(
             self._tokenize_batch, input_signature=[tf.TensorSpec((None,), tf.string)], autograph=False
@@ -144,7 +169,12 @@ class BytePairTokenizer(Tokenizer):
             options = {"start_token": special_tokens[0], "end_token": special_tokens[0]} | options
         options.setdefault("add_prefix_space", False)
         vocabulary, merges = _bpe_json.train(
-            texts, vocabulary_size, special_tokens, options["add_prefix_space"]
+            texts,
+            vocabulary_size,
+            special_tokens,
+            options["add_prefix_space"],
+            options.get("pre_tokenizer", "gpt2"),
+            options.get("normalizer"),
         )
         return cls(vocabulary, merges, special_tokens, **options)
 
@@ -155,7 +185,11 @@ class BytePairTokenizer(Tokenizer):
             bare = ~is_special & (tf.strings.length(pieces) > 0)
             bare &= tf.strings.substr(pieces, 0, 1) != " "
             pieces = tf.where(bare, tf.strings.join([" ", pieces]), pieces)
-        words, word_splits = split_words(pieces, is_special, self._classes)
+        points, point_splits = _utf8.decode(pieces)  # (characters,), (pieces + 1,)
+        if self._composer is not None:
+            points, point_splits = self._composer.compose(points, point_splits)
+        rules = self._config.pre_tokenizer
+        words, word_splits = split_words(points, point_splits, is_special, self._classes, rules)
         tokens, ends = self._whole_words.tokens(words, self._merge)
         return tf.RaggedTensor.from_row_splits(
             tf.cast(tokens, tf.int32), tf.gather(ends, tf.gather(word_splits, splits)), validate=False
@@ -189,7 +223,7 @@ class BytePairTokenizer(Tokenizer):
 
     @classmethod
     def load(cls, path):
-        """Reads a tokenizer.json of type BPE with GPT-2's pre-tokenisation.
+        """Reads a tokenizer.json of type BPE with a pre-tokenisation that is known here.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -221,3 +255,8 @@ class BytePairTokenizer(Tokenizer):
                 f"{os.fspath(folder)}: a folder must have tokenizer.json, or vocab.json and merges.txt."
             )
         return _files.remember_source(cls(**(options | _files.read_roles(folder))), folder)
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}. Received: {value!r}.")
