@@ -50,6 +50,12 @@ def test_model_types_with_one_config(tmp_path):
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "mistral"
 
 
+def test_a_window_that_is_left_out(tmp_path):
+    folder = copied("mistral_lm", tmp_path / "in", sliding_window=...)
+    assert "sliding_window" not in json.loads((folder / "config.json").read_text())
+    assert tfmodels.from_pretrained(folder).config.window == 4096
+
+
 @pytest.mark.parametrize(
     "name, fields, message",
     [

@@ -240,6 +240,22 @@ def test_dtype():
         np.testing.assert_array_equal(half.astype("float32"), full)
 
 
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_the_end_token_of_another_vocabulary(tmp_path, file):
+    """GPT2Config(vocab_size=23) leaves transformers' 50256 there: no token. Another id is a mistake."""
+    folder = tmp_path / "in"
+    shutil.copytree(FIXTURES / "gpt2_lm", folder)
+    if file == "config.json":
+        (folder / "generation_config.json").unlink()
+    for end in (50256, 40):
+        path = folder / file
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": end}))
+        if end == 50256:
+            assert tfmodels.from_pretrained(folder).config.end_id is None
+    with pytest.raises(ValueError, match="eos_token_id must be at least 0 and below .*Received: 40"):
+        tfmodels.from_pretrained(folder)
+
+
 def test_quantized_is_refused(tmp_path):
     model = tfmodels.from_pretrained(FIXTURES / "gpt2_lm")
     model.quantize("int8")

@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 import unicodedata
 
 import hypothesis
@@ -126,6 +128,25 @@ def test_qwen_without_tokenizer_json(both, tmp_path):
     assert (tokenizer.end_id, tokenizer.pad_id, tokenizer.start_id) == (1, 0, -1)
     tokenizer.save_pretrained(tmp_path / "new")
     assert from_pretrained(tmp_path / "new").tokenize(TEXTS).to_list() == expected(library, TEXTS)
+
+
+def test_saved_model_has_core_ops_only(both, tmp_path):
+    ours, library = both
+    module = tf.Module()
+    module.tokenizer = ours
+    signature = [tf.TensorSpec((None,), tf.string)]
+    module.run = tf.function(lambda x: ours.tokenize(x).to_tensor(-1), input_signature=signature)
+    tf.saved_model.save(module, str(tmp_path))
+    code = (
+        "import sys, json, tensorflow as tf; texts = json.load(sys.stdin);"
+        "rows = tf.saved_model.load(sys.argv[1]).run(texts).numpy().tolist();"
+        "assert 'tensorflow_text' not in sys.modules and 'tfmodels' not in sys.modules;"
+        "print(json.dumps([[i for i in row if i >= 0] for row in rows]))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    result = subprocess.run(command, input=json.dumps(TEXTS), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == expected(library, TEXTS)
 
 
 def test_a_word_that_merges_do_not_make(bible):

@@ -62,7 +62,7 @@ class Fields:
             )
         return value
 
-    def token_id(self, name, vocabulary_size, several=False, default=None):
+    def token_id(self, name, vocabulary_size, several=False, default=None, unset=None):
         """The id of a special token, or None.
 
         Args:
@@ -71,8 +71,11 @@ class Fields:
             several: bool, whether a list is allowed too; it becomes a tuple.
             default: int, of an older config.json without the field. There null says that there is
                 no such token.
+            unset: int, what transformers writes if nobody chose one: outside the vocabulary it is none.
         """
         value = self._special(name, default)
+        if value is not None and value == unset and unset >= vocabulary_size:
+            return None
         if isinstance(value, list | tuple) and len(value) == 1:
             value = value[0]
         ids = value if several and isinstance(value, list | tuple) else [value]

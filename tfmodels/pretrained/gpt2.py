@@ -29,7 +29,7 @@ def read_config(fields):
         norm_epsilon=fields.rate("layer_norm_epsilon", 1e-5),
         initializer_range=fields.rate("initializer_range", 0.02),
         tie_embeddings=fields.flag("tie_word_embeddings", True),
-        end_id=fields.token_id("eos_token_id", vocabulary_size, several=True),
+        end_id=fields.token_id("eos_token_id", vocabulary_size, several=True, unset=50256),
     )
 
 

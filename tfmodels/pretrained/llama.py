@@ -22,7 +22,7 @@ def read_llama(fields):
 
 def read_mistral(fields):
     # Left out, it is 4096; null is no window.
-    window = fields.integer("sliding_window") if fields.values.get("sliding_window", 4096) else None
+    window = fields.integer("sliding_window", 4096) if fields.values.get("sliding_window", 4096) else None
     return _read(fields, max_sequence_length=131072, key_value_heads=8, window=window)
 
 

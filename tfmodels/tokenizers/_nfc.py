@@ -33,7 +33,7 @@ class Composer(tf.Module):
         # Characters that may not stay as they are: a text without them is composed.
         changing = np.zeros(_CODE_POINTS, bool)
         changing[[second for _, second in pairs]] = True
-        changing[[point for point in sequences if point not in set(pairs.values())]] = True
+        changing[list(set(sequences) - set(pairs.values()))] = True
         changing[classes > 0] = True
         self._changing = tf.constant(changing)
 
