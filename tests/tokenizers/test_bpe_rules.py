@@ -12,8 +12,11 @@ import pytest
 import tensorflow as tf
 import tokenizers
 
-from tfmodels.tokenizers import BytePairTokenizer, from_pretrained
+from tfmodels.tokenizers import BytePairTokenizer, _utf8, from_pretrained
+from tfmodels.tokenizers._bert_text import decompositions
+from tfmodels.tokenizers._bpe_json import byte_of_character
 from tfmodels.tokenizers._nfc import Composer, _tables
+from tfmodels.tokenizers._words import split_words
 
 KINDS = {
     "gpt2_digits": {},
@@ -51,6 +54,27 @@ def expected(library, texts):
     return [library.encode(text, add_special_tokens=False).ids for text in texts]
 
 
+def words(ours, texts):
+    """The words of texts, bytes: what no merge crosses may be cut wrongly, with ids as they should be."""
+    points, splits = _utf8.decode(tf.constant(texts, tf.string))
+    if ours._composer is not None:
+        points, splits = ours._composer.compose(points, splits)
+    whole = tf.zeros([len(texts)], tf.bool)
+    found, splits = split_words(points, splits, whole, ours._classes, ours._config.pre_tokenizer)
+    strings = tf.strings.unicode_encode(found, "UTF-8")
+    return tf.RaggedTensor.from_row_splits(strings, splits).to_list()
+
+
+def expected_words(library, texts):
+    if library.normalizer is not None:
+        texts = [library.normalizer.normalize_str(text) for text in texts]
+    table = byte_of_character()
+    return [
+        [bytes(map(table.get, word)) for word, _ in library.pre_tokenizer.pre_tokenize_str(text)]
+        for text in texts
+    ]
+
+
 def test_equals_the_library(both, bible):
     ours, library = both
     texts = [side for pair in bible[:200] for side in pair] + TEXTS
@@ -71,14 +95,16 @@ characters = st.characters(exclude_categories=["Cs"])
 def test_equals_the_library_on_any_unicode(both, texts):
     ours, library = both
     assert ours.tokenize(texts).to_list() == expected(library, texts)
+    assert not texts or words(ours, texts) == expected_words(library, texts)
 
 
 def test_every_order_of_few_kinds_of_characters(both):
     ours, library = both
     generator = random.Random(5)
-    kinds = list(" \n\ta1!'s") + ["\r", "\u00a0", "\u0301"]
+    kinds = list(" \n\ta1!'sſL") + ["\r", "\u00a0", "\u0301"]
     texts = ["".join(generator.choices(kinds, k=generator.randrange(1, 12))) for _ in range(20000)]
     assert ours.tokenize(texts).to_list() == expected(library, texts)
+    assert words(ours, texts) == expected_words(library, texts)
 
 
 def compose(texts):
@@ -109,6 +135,16 @@ def test_composed_form_of_marks_in_any_order():
         for _ in range(5000)
     ]
     assert compose(texts) == [library.normalize_str(text) for text in texts]
+
+
+def test_what_the_rounds_of_composition_rest_on():
+    pairs, classes = _tables()
+    sequences, firsts = decompositions(), {first for first, _ in pairs}
+    assert len(pairs) > 12000
+    assert not [first for first in firsts if classes[first]]
+    assert not [second for _, second in pairs if not classes[second] and second in firsts]
+    last = {first: classes[sequences.get(first, [first])[-1]] for first in firsts}
+    assert not [pair for pair in pairs if 0 < classes[pair[1]] < last[pair[0]]]
 
 
 def test_qwen_without_tokenizer_json(both, tmp_path):

@@ -67,18 +67,20 @@ class Composer(tf.Module):
         return sort_marks(points, tf.gather(self._classes, points), splits), splits
 
     def _compose(self, points, splits):
-        passed = tf.zeros_like(points, tf.bool)
-        shapes = (tf.TensorShape([None]), splits.shape, tf.TensorShape([None]), tf.TensorShape([]))
-        points, splits, *_ = tf.while_loop(
-            lambda points, splits, passed, more: more,
+        points, splits, _ = tf.while_loop(
+            lambda points, splits, more: more,
             self._compose_once,
-            (points, splits, passed, tf.constant(True)),
-            shape_invariants=shapes,
+            (points, splits, tf.constant(True)),
+            shape_invariants=(tf.TensorShape([None]), splits.shape, tf.TensorShape([])),
         )
         return points, splits
 
-    def _compose_once(self, points, splits, passed, _):
-        """Gives each starter the first mark that it can take; marks before that one have been passed."""
+    def _compose_once(self, points, splits, _):
+        """Gives each starter the first mark that it can take, and says whether any took one.
+
+        In Unicode's table no composed starter takes a mark that the one before it could not take in their
+        order, and none that goes into the one before it takes marks itself: rounds need no more memory.
+        """
         size = tf.size(points, tf.int64)
         place, classes = tf.range(size), tf.gather(self._classes, points)
         begins = tf.boolean_mask(splits[:-1], splits[:-1] < splits[1:])
@@ -89,27 +91,18 @@ class Composer(tf.Module):
         number = tf.cumsum(tf.cast(heads, tf.int64)) - 1
         number = tf.maximum(tf.where(heads, number - 1, number), 0)
         starter = tf.gather(tf.where(heads)[:, 0], number)  # the last one before each character
+        # Between them may be marks of lower classes only.
         free = (starter == place - 1) | ((classes > 0) & (tf.roll(classes, 1, 0) < classes))
-        free &= ~first & ~passed & (tf.gather(classes, starter) == 0)
         keys = tf.gather(points, starter), points
         keys = tf.bitwise.left_shift(tf.cast(keys[0], tf.int64), _POINT_BITS) | tf.cast(keys[1], tf.int64)
         made = self._pairs.lookup(keys)
-        fits = free & (made >= 0)
-        fits &= ~tf.gather(fits, starter)  # a starter that goes into the one before it takes no mark
+        fits = free & ~first & (made >= 0)
         chosen = tf.math.unsorted_segment_min(tf.where(fits, place, size), starter, size)
-        chosen = tf.gather(chosen, starter)
-        goes = fits & (place == chosen)
+        goes = fits & (place == tf.gather(chosen, starter))
         at = tf.boolean_mask(starter, goes)
         points = tf.tensor_scatter_nd_update(points, at[:, None], tf.boolean_mask(made, goes))
-        passed |= (place < chosen) & (chosen < size) & ~heads
-        stays = ~goes
-        seen = tf.concat([[0], tf.cumsum(tf.cast(stays, tf.int64))], 0)
-        return (
-            tf.boolean_mask(points, stays),
-            tf.gather(seen, splits),
-            tf.boolean_mask(passed, stays),
-            tf.reduce_any(goes),
-        )
+        seen = tf.concat([[0], tf.cumsum(tf.cast(~goes, tf.int64))], 0)
+        return tf.boolean_mask(points, ~goes), tf.gather(seen, splits), tf.reduce_any(goes)
 
 
 @functools.cache

@@ -87,8 +87,7 @@ def _gpt2_starts(points, first, classes):
 
 def _single_digit_starts(points, first, classes):
     """As by GPT-2's, of the texts that digits, each a word, leave between them."""
-    number = classes == NUMBER
-    return _gpt2_starts(points, first | number | _previous(number), classes)
+    return _gpt2_starts(points, first | (classes == NUMBER), classes)
 
 
 def _llama3_starts(points, first, classes, digits=3):
