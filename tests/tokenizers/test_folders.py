@@ -207,6 +207,12 @@ def test_what_tokenizer_json_may_not_ask_for(normalizer, pre_tokenizer, added, o
         tokenizers.from_pretrained(tmp_path)
 
 
+def test_a_kind_of_tokenizer_that_there_is_none_of(tmp_path):
+    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "WordLevel", "vocab": {"a": 0}}}')
+    with pytest.raises(ValueError, match="type must be WordPiece, BPE or Unigram. Received: 'WordLevel'"):
+        tokenizers.from_pretrained(tmp_path)
+
+
 def test_prepend_scheme_is_checked(tokenizer):
     with pytest.raises(ValueError, match='"always", "first", "never" or None. Received: .*last'):
         SentencePieceTokenizer(tokenizer._model, prepend_scheme="last")

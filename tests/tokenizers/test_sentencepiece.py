@@ -87,6 +87,22 @@ def test_saved_model(tokenizer, tmp_path):
     np.testing.assert_array_equal(loaded.run(TEXTS), tokenizer.tokenize(TEXTS).to_tensor())
 
 
+@pytest.mark.parametrize("prefixes", [True, False])
+@pytest.mark.parametrize("removes", [True, False])
+def test_first_blank_as_the_library_has_it(bible, prefixes, removes):
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([pair[0] for pair in bible]), model_writer=model, vocab_size=300,
+        add_dummy_prefix=prefixes, remove_extra_whitespaces=removes, minloglevel=2,
+    )  # fmt: skip
+    library = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    ours = SentencePieceTokenizer(model.getvalue(), special_tokens=["<x>"])
+    texts = [" the end", "the end", "  the  end ", "", " "]
+    ids = ours.tokenize(texts)
+    assert ids.to_list() == library.encode(texts)
+    assert [x.decode() for x in ours.detokenize(ids).numpy()] == library.decode(library.encode(texts))
+
+
 @pytest.mark.parametrize(
     "texts, size, message",
     [([], 300, "no text"), (["", " "], 300, "no text"), (["a b"], 5000, "vocabulary_size=5000")],

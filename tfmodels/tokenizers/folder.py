@@ -45,6 +45,11 @@ def from_pretrained(folder):
         return WordPieceTokenizer.from_pretrained(folder)
     if model.get("type") == "BPE" and not model.get("byte_fallback"):
         return BytePairTokenizer.from_pretrained(folder)
+    if model.get("type", "Unigram") not in ("BPE", "Unigram"):
+        raise ValueError(
+            f"{os.path.join(folder, 'tokenizer.json')}: model.type must be WordPiece, BPE or Unigram. "
+            f"Received: {model['type']!r}."
+        )
     if any(has(name) for name in MODEL_FILES):
         return SentencePieceTokenizer.from_pretrained(folder)
     if model:

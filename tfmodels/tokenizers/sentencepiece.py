@@ -70,7 +70,9 @@ class SentencePieceTokenizer(Tokenizer):
         self._special_tokens = special
         self._kept_tokens = list(kept_tokens)
         self._prepend_scheme = prepend_scheme
-        _check_prepend_scheme(prepend_scheme, model)
+        way = _sentencepiece_files.own_way(model)
+        _check_prepend_scheme(prepend_scheme, way)
+        self._blank_first = any(way) if prepend_scheme is None else prepend_scheme != "never"
         self._vocabulary = _files.with_special_tokens(own if vocabulary is None else vocabulary, special)
         self.vocabulary_size = max(self._vocabulary.values()) + 1
         for role, token in self._roles.items():
@@ -199,7 +201,7 @@ class SentencePieceTokenizer(Tokenizer):
         table = self._texts_without_special if skip_special_tokens else self._texts
         texts = tf.strings.reduce_join(token_ids.with_flat_values(tf.gather(table, ids)), -1)
         texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8")
-        return texts if self._prepend_scheme == "never" else tf.strings.regex_replace(texts, "^ ", "")
+        return tf.strings.regex_replace(texts, "^ ", "") if self._blank_first else texts
 
     def save(self, path):
         """Writes the SentencePiece model file, aside first, so that no half-written file stays."""
@@ -236,12 +238,12 @@ class SentencePieceTokenizer(Tokenizer):
         return tokenizer
 
 
-def _check_prepend_scheme(scheme, model):
+def _check_prepend_scheme(scheme, way):
     if scheme not in (None, "always", "first", "never"):
         raise ValueError(
             f'prepend_scheme must be "always", "first", "never" or None. Received: prepend_scheme={scheme!r}.'
         )
-    if scheme is not None and _sentencepiece_files.own_way(model).removes_extra:
+    if scheme is not None and way.removes_extra:
         raise ValueError(
             "A model that removes extra blanks needs prepend_scheme=None, its own way. Received: "
             f"prepend_scheme={scheme!r}."
