@@ -40,6 +40,7 @@ def test_files(tmp_path, suffix):
     named = write(tmp_path / f"b.tsv{suffix}", b"x\ty\tz\n1\t2\t3\n")
     rows = read_tsv(named, ["z", "x"])
     assert rows == [("3", "1")] and rows.where(0).endswith(":2")
+    assert read_tsv(named, "y") == ["2"]
     lines = write(tmp_path / f"a.jsonl{suffix}", b'{"x": 1, "y": "a"}\n\n{"x": 2, "y": "\\u00e9"}\n')
     assert read_jsonl(lines) == [{"x": 1, "y": "a"}, {"x": 2, "y": "é"}]
     assert read_jsonl(lines, ["y", "x"]) == [("a", 1), ("é", 2)]

@@ -55,6 +55,16 @@ def test_the_loss_of_a_rounded_model_is_that_of_its_logits(name, mode):
     np.testing.assert_allclose(loss, expected.mean(), rtol=1e-4)
 
 
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_a_rounded_model_is_saved(mode, tmp_path):
+    model = small(gpt2)
+    randomise(model, seed=1, scale=0.3)
+    model.quantize(mode)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded({"token_ids": IDS}), model({"token_ids": IDS}))
+
+
 @pytest.mark.parametrize(
     "output",
     [

@@ -234,6 +234,17 @@ def test_labels_of_another_head_are_left_out(name, task, tmp_path):
     assert not fields.keys() & {"id2label", "label2id", "num_labels", "problem_type"}
 
 
+def test_special_tokens_that_stood_beside_the_config(tmp_path):
+    """As transformers 5 writes T5: its reader of answers looks for the first token in config.json alone."""
+    folder = shutil.copytree(FIXTURES / "t5", tmp_path / "t5")
+    fields = json.loads((folder / "config.json").read_text())
+    start = fields.pop("decoder_start_token_id")
+    (folder / "config.json").write_text(json.dumps(fields))
+    (folder / "generation_config.json").write_text(json.dumps({"decoder_start_token_id": start}))
+    tfmodels.save_pretrained(tfmodels.from_pretrained(folder, task="question_answering"), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["decoder_start_token_id"] == start
+
+
 def test_a_number_of_labels_beside_new_ones_is_left_out(tmp_path):
     folder = spoil(tmp_path, "bert_seq", num_labels=3)
     model = tfmodels.from_pretrained(folder, task="sequence_classification", labels=["a", "b", "c", "d"])

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 
+import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
@@ -18,6 +20,7 @@ import yaml
 import tfmodels
 from tfmodels.serving.check import check, report
 from tfmodels.serving.operator import best_batch, write_serving_files
+from tfmodels.serving.quantize import quantized
 from tfmodels.serving.writing import write_version
 
 
@@ -94,6 +97,23 @@ def test_smaller_weights(words, decoder, tmp_path, mode):
     if mode == "int8":
         with pytest.raises(ValueError, match="one of int8, bfloat16, or None. Received: 'int4'"):
             tfmodels.export(decoder, words, tmp_path, quantize="int4")
+
+
+@pytest.mark.parametrize("mode", ["int8", "bfloat16"])
+def test_smaller_weights_with_lora(decoder, mode):
+    model = type(decoder).from_config(decoder.get_config())
+    model.set_weights(decoder.get_weights())
+    x, generator = {"token_ids": np.array([[3, 5, 7, 2]])}, np.random.default_rng(0)
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Dense):
+            layer.enable_lora(2)
+            layer.lora_kernel_b.assign(generator.normal(0.0, 0.1, layer.lora_kernel_b.shape))
+    expected, plain = model(x), decoder(x)
+    smaller = quantized(model, mode)
+    far = np.abs(expected - plain).max()
+    assert np.abs(keras.ops.cast(smaller(x), "float32") - expected).max() < 0.1 * far
+    with pytest.raises(ValueError, match="has not been quantised. Received: one in int8.*quantize=None"):
+        quantized(quantized(decoder, "int8"), mode)
 
 
 @pytest.mark.parametrize("there", [False, True])

@@ -58,12 +58,12 @@ def read_tsv(path, columns, errors="strict", rule=None):
     Args:
         path: str; names that end in .gz or .xz are decompressed.
         columns: int, how many a row must have, in a file without a header; or a list of str, the names of
-            those wanted, from a file whose first line names its columns.
+            those wanted, from a file whose first line names its columns; a str: the values of one.
         errors: as `read_texts` has it.
         rule: str, what a row must have, for the error; None: says it by itself.
 
     Returns:
-        `Records`, a list of tuples of str, whose `columns()` gives the columns.
+        `Records`, a list of tuples of str, or of str, whose `columns()` gives the columns.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -74,10 +74,11 @@ def read_tsv(path, columns, errors="strict", rule=None):
     first, chosen, count = 0, None, columns
     if not isinstance(columns, int):
         header, first = rows[0], 1
-        missing = [name for name in columns if name not in header]
+        names = [columns] if isinstance(columns, str) else columns
+        missing = [name for name in names if name not in header]
         if missing:
             raise ValueError(f"{path}:1: no column {missing[0]!r}. Received: {', '.join(header)}.")
-        chosen, count = [header.index(name) for name in columns], len(header)
+        chosen, count = [header.index(name) for name in names], len(header)
     rule = rule or f"{count} columns, with tabs between"
     for number, row in enumerate(rows, 1):
         if len(row) != count:
@@ -88,6 +89,8 @@ def read_tsv(path, columns, errors="strict", rule=None):
         raise ValueError(f"{path}: the file must have rows under its header. Received: none.")
     if chosen is not None:
         rows = [tuple(row[i] for i in chosen) for row in rows]
+    if isinstance(columns, str):
+        rows = [row[0] for row in rows]
     return Records(rows, path, range(1 + first, 1 + first + len(rows)))
 
 

@@ -160,9 +160,10 @@ def _rounded_back(product, layer, scale):
 
 
 class _WeightsOnly:
-    """A Keras layer of which "int8" rounds the weights and not what they are multiplied with.
+    """A Keras layer of which "int8" and "int4" round the weights and not what they are multiplied with.
 
-    Keras rounds both, for a product of integers that TensorFlow has no fast kernel for.
+    Keras rounds both, for a product of integers that TensorFlow has no fast kernel for, and of an embedding
+    in "int4" only once the model was saved and loaded.
     """
 
     def quantize(self, mode=None, type_check=True, config=None):
@@ -170,7 +171,7 @@ class _WeightsOnly:
 
     def quantized_build(self, shape, mode, config=None):
         super().quantized_build(shape, mode, config)
-        if mode == "int8":
+        if mode in ("int8", "int4"):
             self.inputs_quantizer = None
 
 

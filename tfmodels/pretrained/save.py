@@ -165,7 +165,10 @@ def _fields(model, architecture, name, head, source):
         others = _without_labels(others) | labels
     if read(source.fields) == read(Fields(fields, generation or None)):
         values = others | {"architectures": [name]}
-        return values if own else _with_padding(values, head), {}
+        # transformers 5 writes special tokens beside the config, where a class that does not generate
+        # does not look for them.
+        ids = {field: fields[field] for field in GENERATION_FIELDS if fields.get(field) is not None}
+        return values if own else _with_padding(ids | values, head), {}
     if labels:
         others = _without_labels(others)
     generation = generation and source.fields.generation | generation

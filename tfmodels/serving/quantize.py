@@ -23,15 +23,24 @@ def quantized(model, mode):
             "bfloat16": all weights, and the arithmetic.
 
     Raises:
-        ValueError: another mode.
+        ValueError: another mode, or a model that has been quantised.
     """
     if mode not in MODES:
         raise ValueError(f"quantize must be one of {', '.join(MODES)}, or None. Received: {mode!r}.")
+    done = {getattr(layer, "quantization_mode", None) for layer in model._flatten_layers()} - {None}
+    if done:
+        raise ValueError(
+            f"quantize={mode!r} is for a model that has not been quantised. Received: one in {done.pop()}. "
+            "Export it as it is, with quantize=None."
+        )
     config = model.get_config()
     if mode == "bfloat16":
         config["dtype"] = keras.dtype_policies.serialize(keras.dtype_policies.get("bfloat16"))
     copy = type(model).from_config(config)
-    copy.set_weights(model.get_weights())
+    for source, target in zip(model._flatten_layers(), copy._flatten_layers(), strict=True):
+        values = {}
+        source.save_own_variables(values)  # as for a file: LoRA's matrices are added to the kernel's
+        target.load_own_variables(values)
     if mode == "int8":
         copy.quantize("int8")
     return copy
