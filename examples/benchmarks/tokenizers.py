@@ -1,15 +1,17 @@
 """MB/s of tokenizers over the novels' lines, in batches of 256.
 
-    python examples/benchmarks/tokenizers.py FOLDER [--keras-hub]
+    python examples/benchmarks/tokenizers.py FOLDER [--keras-hub] [--rules qwen2]
 
 FOLDER has GPT-2's vocab.json and merges.txt. All run on the same batches: ours inside tf.data, the tokenizers
 library in Python on one thread, KerasHub's BytePairTokenizer (if asked for, and installed) inside tf.data.
+With other rules than GPT-2's the same vocabulary is used by them, which KerasHub has not.
 """
 
 import argparse
 import os
 import statistics
 import sys
+import tempfile
 import time
 
 # This file's own folder is first on the path, where its name would stand for the tokenizers library.
@@ -24,6 +26,8 @@ import tokenizers  # noqa: E402
 import tfmodels  # noqa: E402
 
 BATCH_SIZE = 256
+# Names of rules -> what else the tokenizers that have them do.
+RULES = {"gpt2": {}, "gpt2_digits": {}, "llama3": {"ignore_merges": True}, "qwen2": {"normalizer": "NFC"}}
 
 
 def batches_of(lines):
@@ -53,6 +57,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder")
     parser.add_argument("--keras-hub", action="store_true")
+    parser.add_argument("--rules", default="gpt2", choices=RULES)
     parser.add_argument("--lines", type=int, help="only the first lines")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
@@ -61,14 +66,19 @@ def main():
     lines = lines[: len(lines) // BATCH_SIZE * BATCH_SIZE]  # whole batches
     warm_up = tfmodels.datasets.load("lm_novels", "valid")[:BATCH_SIZE]
     megabytes = sum(len(line.encode()) for line in lines) / 1e6
-    ours = tfmodels.tokenizers.BytePairTokenizer.from_pretrained(options.folder)
     files = [os.path.join(options.folder, name) for name in ("vocab.json", "merges.txt")]
-    library = tokenizers.Tokenizer(tokenizers.models.BPE.from_file(*files))
-    library.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    vocabulary, merges = tokenizers.models.BPE.read_file(*files)
+    ours = tfmodels.tokenizers.BytePairTokenizer(
+        vocabulary, merges, pre_tokenizer=options.rules, **RULES[options.rules]
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        ours.save(os.path.join(folder, "tokenizer.json"))
+        library = tokenizers.Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
 
     print(
         f"CPU with {os.cpu_count()} cores, TensorFlow {tf.__version__}, tokenizers {tokenizers.__version__}; "
-        f"{megabytes:.2f} MB in {len(lines)} lines, batches of {BATCH_SIZE}, after {len(warm_up)} other lines"
+        f"rules of {options.rules}; {megabytes:.2f} MB in {len(lines)} lines, batches of {BATCH_SIZE}, "
+        f"after {len(warm_up)} other lines"
     )
     arguments = warm_up, lines, options.repeats
     results = {

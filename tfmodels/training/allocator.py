@@ -19,7 +19,8 @@ def kept_memory():
 
     Otherwise it gives a tensor of over 32 MB back at once, and the next one has to be mapped and zeroed
     page by page: half of the time of a cast or a softmax of that size on a CPU. With a GPU, another C
-    library, or allocator options in the environment, nothing is changed.
+    library, or allocator options in the environment, nothing is changed. Where TensorFlow has turned oneDNN
+    on, tensors come from a pool of its own, which always keeps what is freed; the rest is glibc's.
     """
     libc = _libc()
     if libc is None:
