@@ -170,6 +170,12 @@ LARGE = np.where(np.arange(8) == 3, 30, IDS)
             lambda m: m.fit({"token_ids": IDS}, IDS, class_weight={0: 1.0}, verbose=0),
             r"one label an example. Received: targets of shape \(4, 8\)",
         ),
+        (
+            lambda m: m.fit(
+                tf.data.Dataset.from_tensors(({"token_ids": IDS}, IDS)), class_weight={0: 1.0}, verbose=0
+            ),
+            r"one label an example. Received: targets of shape \(4, 8\)",
+        ),
         (lambda m: small(gpt2).fit({"token_ids": IDS}, IDS, verbose=0), "You must call `compile"),
     ],
 )

@@ -121,7 +121,7 @@ class TaskModel(ResumableFit, StrategyModel):
         if self._task_metrics is not None:
             least_rows = self.distribute_strategy.num_replicas_in_sync * self.micro_batches
             own = [StepGuard(self._counts, least_rows)]
-            _check_class_weight(y, kwargs.get("class_weight"))
+            _check_class_weight(x, y, kwargs.get("class_weight"))
             give_directions(flat(callbacks), self.metrics)
         callbacks = [*own, *flat(callbacks)]
         if not is_chief(self.distribute_strategy):
@@ -359,10 +359,15 @@ def _unpack(data):
     return x, y, {name: _full_weights(y[name], weights.get(name)) for name in y}
 
 
-def _check_class_weight(y, class_weight):
-    if class_weight is not None and getattr(y, "ndim", 1) > 1:
+def _check_class_weight(x, y, class_weight):
+    if class_weight is None:
+        return
+    if isinstance(x, tf.data.Dataset) and isinstance(x.element_spec, tuple):
+        y = x.element_spec[1]
+    shape = tf.TensorShape(getattr(y, "shape", None))
+    if (shape.rank or 1) > 1:
         raise ValueError(
-            f"class_weight is for one label an example. Received: targets of shape {tuple(y.shape)}. "
+            f"class_weight is for one label an example. Received: targets of shape {tuple(shape)}. "
             "Give each target its sample_weight."
         )
 
