@@ -106,6 +106,19 @@ def record(question, answer):
 RECORDS = [record("What was there?", "light"), record("What did he call it?", "Night"), record("Who?", None)]
 
 
+def test_answers_as_squads_own_files_have_them(wordpiece):
+    """A list of answers, and not a dict of lists."""
+
+    def targets(record):
+        examples = question_answering([record], wordpiece, max_length=300, stride=12)
+        ((_, y, _),) = batches(examples, batch_size=1).as_numpy_iterator()
+        return int(y["start_logits"][0]), int(y["end_logits"][0])
+
+    answer = {"text": "light", "answer_start": CONTEXT.index("light")}
+    assert targets(RECORDS[0] | {"answers": [answer]}) == targets(RECORDS[0]) != (0, 0)
+    assert targets(RECORDS[0] | {"answers": []}) == (0, 0)
+
+
 @pytest.mark.parametrize("kind", ["wordpiece", "byte_pair"])
 @pytest.mark.parametrize("max_length", [40, 300])
 def test_question_answering(kind, max_length, request):

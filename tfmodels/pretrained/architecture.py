@@ -166,7 +166,8 @@ def by_model(model):
             if head.holds(model, backbone):
                 return architecture, name, head
             if head.model is not None and type(model) is head.model:
-                wanted.append(f"{name} always has {head.fixed_fields(backbone.config)}.")
+                over = f" over a backbone with {head.backbone}" if head.backbone else ""
+                wanted.append(f"{name} always has {head.fixed_fields(backbone.config)}{over}.")
     raise ValueError(
         "The model must be one that transformers has too. "
         f"Received: {type(model).__name__} with {model.config} over {type(backbone).__name__}. "

@@ -119,10 +119,13 @@ def _check(record, place):
         if name not in record:
             raise ValueError(f"{place}: a record must have {name!r}. Received: {sorted(record)}.")
         check_text(record[name], place)
-    answers = record.get("answers") or {"text": []}
-    if not len(answers["text"]):
+    answers = record.get("answers") or []
+    if isinstance(answers, dict):  # Hugging Face's data set; SQuAD's own files have a list
+        pairs = zip(answers["text"], answers.get("answer_start", ()), strict=True)
+        answers = [{"text": text, "answer_start": start} for text, start in pairs]
+    if not answers:
         return None
-    text, start = answers["text"][0], int(answers["answer_start"][0])
+    text, start = answers[0]["text"], int(answers[0]["answer_start"])
     found = record["context"][start : start + len(text)] if start >= 0 else ""
     if not text or found != text:
         raise ValueError(
