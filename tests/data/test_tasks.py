@@ -117,6 +117,9 @@ def test_answers_as_squads_own_files_have_them(wordpiece):
     answer = {"text": "light", "answer_start": CONTEXT.index("light")}
     assert targets(RECORDS[0] | {"answers": [answer]}) == targets(RECORDS[0]) != (0, 0)
     assert targets(RECORDS[0] | {"answers": []}) == (0, 0)
+    for wrong in ({"text": ["light"]}, ["light"], {"text": ["light"], "answer_start": []}, 3):
+        with pytest.raises(ValueError, match="answers must be a dict of the lists .*Received: "):
+            targets(RECORDS[0] | {"answers": wrong})
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "byte_pair"])

@@ -13,9 +13,9 @@ import tensorflow as tf
 import tokenizers
 
 from tfmodels.tokenizers import BytePairTokenizer, _utf8, from_pretrained
-from tfmodels.tokenizers._bert_text import decompositions
 from tfmodels.tokenizers._bpe_json import byte_of_character
-from tfmodels.tokenizers._nfc import Composer, _tables
+from tfmodels.tokenizers._nfc import Composer, composed_pairs
+from tfmodels.tokenizers._unicode import combining_classes, decompositions
 from tfmodels.tokenizers._words import split_words
 
 KINDS = {
@@ -124,7 +124,7 @@ def test_composed_form_of_each_character():
 
 def test_composed_form_of_marks_in_any_order():
     library = tokenizers.normalizers.NFC()
-    pairs, classes = _tables()
+    pairs = composed_pairs()
     generator = random.Random(7)
     firsts = [first for first, _ in pairs if not 0xAC00 <= first < 0xD7A4 and not 0x1100 <= first < 0x1113]
     seconds = sorted({second for _, second in pairs} | {0x315, 0x327, 0x334, 0x345})
@@ -138,7 +138,7 @@ def test_composed_form_of_marks_in_any_order():
 
 
 def test_what_the_rounds_of_composition_rest_on():
-    pairs, classes = _tables()
+    pairs, classes = composed_pairs(), combining_classes()
     sequences, firsts = decompositions(), {first for first, _ in pairs}
     assert len(pairs) > 12000
     assert not [first for first in firsts if classes[first]]
@@ -223,5 +223,10 @@ def test_what_is_refused(both, tmp_path):
         BytePairTokenizer(config.vocabulary, config.merges, pre_tokenizer="gpt4")
     with pytest.raises(ValueError, match="normalizer must be one of None, 'NFC'. Received: 'NFD'"):
         BytePairTokenizer(config.vocabulary, config.merges, normalizer="NFD")
+    with pytest.raises(ValueError, match="add_prefix_space is for pre_tokenizer='gpt2'. Received: 'qwen2'"):
+        BytePairTokenizer(config.vocabulary, config.merges, pre_tokenizer="qwen2", add_prefix_space=True)
+    for wrong in ({"pre_tokenizer": "gpt4"}, {"normalizer": "NFD"}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be one of"):
+            BytePairTokenizer.train(iter(()), 300, **wrong)  # before it asks for a text
     with pytest.raises(ValueError, match="special tokens must be composed"):
         BytePairTokenizer(config.vocabulary, config.merges, ["<e\u0301>"], normalizer="NFC")

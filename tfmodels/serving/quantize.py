@@ -27,7 +27,7 @@ def quantized(model, mode):
     """
     if mode not in MODES:
         raise ValueError(f"quantize must be one of {', '.join(MODES)}, or None. Received: {mode!r}.")
-    done = {getattr(layer, "quantization_mode", None) for layer in model._flatten_layers()} - {None}
+    done = {layer.quantization_mode for layer in model._flatten_layers()} - {None}
     if done:
         raise ValueError(
             f"quantize={mode!r} is for a model that has not been quantised. Received: one in {done.pop()}. "

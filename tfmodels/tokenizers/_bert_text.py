@@ -3,28 +3,29 @@
 Clean the text, lower it, strip its accents, cut it at white space and around signs and Chinese characters.
 Each step acts on one character, so that one table holds all of them. Two things need more: characters
 that become several (Hangul syllables), and marks that stay, which canonical decomposition sorts by class.
-
-The tables are those of Hugging Face's tokenizers, whose Unicode releases differ by property: no other
-library's agree with them.
 """
 
 import functools
-from importlib import resources
 
 import numpy as np
 import tensorflow as tf
 
 from tfmodels.tokenizers import _utf8
-from tfmodels.tokenizers._rows import repeat
+from tfmodels.tokenizers._unicode import (
+    CODE_POINTS,
+    Sequences,
+    combining_classes,
+    decompositions,
+    flags,
+    properties,
+    sort_marks,
+)
 
 # What a character is to the words. A value of the table is character << 2 | kind.
 _SPACE, _ALONE, _PART = range(3)
 # Values without a character. _GONE leaves no trace; a mark that decomposition does not sort still parts
 # those that it does, before it is stripped; _OTHERWISE: see the exceptions.
 _GONE, _PARTING, _OTHERWISE = -1, -2, -3
-_CODE_POINTS = 0x110000
-# Unicode 3.12: a syllable is lead, vowel, and perhaps a tail.
-_SYLLABLES, _LEADS, _VOWELS, _TAILS = range(0xAC00, 0xD7A4), 0x1100, 0x1161, 0x11A7
 
 
 class BertWords(tf.Module):
@@ -40,10 +41,7 @@ class BertWords(tf.Module):
         super().__init__(name=name)
         values, sequences = _tables(lowercase, strip_accents, split_chinese)
         self._values = tf.constant(values)
-        # The characters with value _OTHERWISE, ascending, and what each becomes.
-        self._exceptions = tf.constant(sorted(sequences), tf.int32)
-        rows = tf.ragged.constant([sequences[point] for point in sorted(sequences)], tf.int32, ragged_rank=1)
-        self._sequences, self._sequence_splits = rows.flat_values, tf.cast(rows.row_splits, tf.int64)
+        self._exceptions = Sequences(sequences)  # the characters with value _OTHERWISE
 
     def split(self, texts):
         """Cuts texts into words.
@@ -88,19 +86,10 @@ class BertWords(tf.Module):
 
     def _replace(self, points, values, splits):
         """Values and combining classes with the exceptions' sequences in place, and the new splits."""
-        place = tf.minimum(tf.searchsorted(self._exceptions, points), tf.size(self._exceptions) - 1)
-        begins = tf.gather(self._sequence_splits, place)
-        lengths = tf.where(values == _OTHERWISE, tf.gather(self._sequence_splits, place + 1) - begins, 1)
-        ends = tf.concat([[0], tf.cumsum(lengths)], 0)
-        source = repeat(tf.range(tf.size(points, tf.int64)), lengths)
-        at = tf.range(ends[-1]) - tf.gather(ends, source) + tf.gather(begins, source)
+        source, is_part, parts, splits = self._exceptions.expand(points, splits)
         # A sequence's elements are value << 8 | class.
-        last = tf.size(self._sequences, tf.int64) - 1
-        sequence = tf.gather(self._sequences, tf.clip_by_value(at, 0, last))
-        simple = tf.gather(values, source)
-        other = simple == _OTHERWISE
-        values = tf.where(other, tf.bitwise.right_shift(sequence, 8), simple)
-        return values, tf.where(other, sequence & 255, 0), tf.gather(ends, splits)
+        values = tf.where(is_part, tf.bitwise.right_shift(parts, 8), tf.gather(values, source))
+        return values, tf.where(is_part, parts & 255, 0), splits
 
 
 def _keep(which, values, classes, splits):
@@ -108,51 +97,9 @@ def _keep(which, values, classes, splits):
     return tf.boolean_mask(values, which), tf.boolean_mask(classes, which), tf.gather(seen, splits)
 
 
-def sort_marks(values, classes, splits):
-    """Sorts each run of marks by combining class (Unicode 3.11, D109); a run ends with its text."""
-    run = tf.cumsum(tf.cast(classes == 0, tf.int64))
-    texts = tf.size(splits, tf.int64) - 1
-    text = repeat(tf.range(texts), splits[1:] - splits[:-1])
-    at = tf.where(classes > 0)[:, 0]
-    # Both counts ascend along the text, and so does their sum.
-    keys = tf.gather(run + text, at) * 256 + tf.cast(tf.gather(classes, at), tf.int64)
-    order = tf.argsort(keys, stable=True)
-    return tf.tensor_scatter_nd_update(values, at[:, None], tf.gather(values, tf.gather(at, order)))
-
-
-@functools.cache
-def properties():
-    """The lines of bert_characters.txt: dict from property to list of (first, last, arguments)."""
-    properties = {}
-    file = resources.files("tfmodels.tokenizers") / "bert_characters.txt"
-    for line in file.read_text(encoding="ascii").splitlines():
-        name, characters, *arguments = line.split()
-        first, _, last = characters.partition("-")
-        row = (int(first, 16), int(last or first, 16), [int(x, 16) for x in arguments])
-        properties.setdefault(name, []).append(row)
-    return properties
-
-
-def _flags(name):
-    flags = np.zeros(_CODE_POINTS, bool)
-    for first, last, _ in properties()[name]:
-        flags[first : last + 1] = True
-    return flags
-
-
-def decompositions():
-    """Dict from a character to those of its canonical decomposition."""
-    sequences = {first: arguments for first, _, arguments in properties()["decomposed"]}
-    for index, point in enumerate(_SYLLABLES):
-        lead, rest = divmod(index, 588)
-        vowel, tail = divmod(rest, 28)
-        sequences[point] = [_LEADS + lead, _VOWELS + vowel, *([_TAILS + tail] if tail else [])]
-    return sequences
-
-
 def _lower_table():
     """The lower case of every character, and a dict of those that become several."""
-    table, several = np.arange(_CODE_POINTS, dtype=np.int32), {}
+    table, several = np.arange(CODE_POINTS, dtype=np.int32), {}
     for first, last, targets in properties()["lower"]:
         if len(targets) > 1:
             several[first] = targets
@@ -164,17 +111,16 @@ def _lower_table():
 @functools.cache
 def _tables(lowercase, strip_accents, split_chinese):
     """The value of every character, and the sequences of the exceptions: value << 8 | combining class."""
-    kinds = np.full(_CODE_POINTS, _PART, np.int32)
-    kinds[_flags("punctuation") | (_flags("chinese") & split_chinese)] = _ALONE
+    kinds = np.full(CODE_POINTS, _PART, np.int32)
+    kinds[flags("punctuation") | (flags("chinese") & split_chinese)] = _ALONE
     kinds[0x20] = _SPACE
-    lower, several = _lower_table() if lowercase else (np.arange(_CODE_POINTS, dtype=np.int32), {})
+    lower, several = _lower_table() if lowercase else (np.arange(CODE_POINTS, dtype=np.int32), {})
     values = lower << 2 | kinds[lower]
-    classes = np.zeros(_CODE_POINTS, np.int32)
+    classes = np.zeros(CODE_POINTS, np.int32)
     sequences = {point: [point] for point in several}
     if strip_accents:
-        for first, last, (number,) in properties()["combining"]:
-            classes[first : last + 1] = number
-        marks = _flags("mark")
+        classes = combining_classes()
+        marks = flags("mark")
         values[marks & (classes == 0)] = _PARTING
         values[marks & (classes > 0)] = _GONE
         sequences = decompositions() | {int(point): [int(point)] for point in np.flatnonzero(classes)}
@@ -190,6 +136,6 @@ def _tables(lowercase, strip_accents, split_chinese):
         else:
             values[point] = _GONE
     values[list(exceptions)] = _OTHERWISE
-    values[_flags("space")] = 0x20 << 2 | _SPACE
-    values[_flags("dropped")] = _GONE
-    return values, exceptions
+    values[flags("space")] = 0x20 << 2 | _SPACE
+    values[flags("dropped")] = _GONE
+    return values, {point: row for point, row in exceptions.items() if values[point] == _OTHERWISE}

@@ -6,6 +6,7 @@ import json
 import os
 
 from tfmodels.tokenizers import _files, _template
+from tfmodels.tokenizers._words import RULES
 
 # Llama 3's regular expression and Qwen2's, as their tokenizer.json have them.
 _PATTERNS = {
@@ -82,6 +83,16 @@ def merge_ids(vocabulary, merges):
     return pairs, merged
 
 
+def check_rules(pre_tokenizer, normalizer, add_prefix_space):
+    """Refuses rules that there are none of."""
+    known = {"pre_tokenizer": (pre_tokenizer, tuple(RULES)), "normalizer": (normalizer, (None, "NFC"))}
+    for name, (value, choices) in known.items():
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}. Received: {value!r}.")
+    if add_prefix_space and pre_tokenizer != "gpt2":
+        raise ValueError(f"add_prefix_space is for pre_tokenizer='gpt2'. Received: {pre_tokenizer!r}.")
+
+
 def train(texts, vocabulary_size, special_tokens, add_prefix_space, pre_tokenizer, normalizer):
     """Learns (vocabulary, merges) with the tokenizers library."""
     try:
@@ -90,6 +101,7 @@ def train(texts, vocabulary_size, special_tokens, add_prefix_space, pre_tokenize
         raise ImportError(
             "Training a byte-pair vocabulary needs the tokenizers library. Run pip install tokenizers."
         ) from error
+    check_rules(pre_tokenizer, normalizer, add_prefix_space)
     smallest = 256 + len(special_tokens)
     if vocabulary_size < smallest:
         raise ValueError(
@@ -105,9 +117,12 @@ def train(texts, vocabulary_size, special_tokens, add_prefix_space, pre_tokenize
         yield first
         yield from texts
 
-    before = pre_tokenizer_json(pre_tokenizer, add_prefix_space), normalizer and {"type": normalizer}
-    content = {"model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": []}
-    content |= dict(zip(("pre_tokenizer", "normalizer"), before, strict=True))
+    content = {
+        "added_tokens": [],
+        "normalizer": normalizer and {"type": normalizer},
+        "pre_tokenizer": pre_tokenizer_json(pre_tokenizer, add_prefix_space),
+        "model": {"type": "BPE", "vocab": {}, "merges": []},
+    }
     learner = tokenizers.Tokenizer.from_str(json.dumps(content))
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=vocabulary_size,

@@ -6,10 +6,15 @@ import unicodedata
 import numpy as np
 import tensorflow as tf
 
-from tfmodels.tokenizers._bert_text import decompositions, properties, sort_marks
-from tfmodels.tokenizers._rows import repeat
+from tfmodels.tokenizers._unicode import (
+    CODE_POINTS,
+    Sequences,
+    combining_classes,
+    decompositions,
+    sort_marks,
+)
 
-_CODE_POINTS, _POINT_BITS = 0x110000, 21
+_POINT_BITS = 21
 
 
 class Composer(tf.Module):
@@ -17,12 +22,8 @@ class Composer(tf.Module):
 
     def __init__(self, name=None):
         super().__init__(name=name)
-        pairs, classes = _tables()
-        sequences = decompositions()
-        self._classes = tf.constant(classes)
-        self._decomposed = tf.constant(sorted(sequences), tf.int32)
-        rows = tf.ragged.constant([sequences[point] for point in sorted(sequences)], tf.int32)
-        self._parts, self._part_splits = rows.flat_values, tf.cast(rows.row_splits, tf.int64)
+        sequences, pairs, classes = decompositions(), composed_pairs(), combining_classes()
+        self._sequences, self._classes = Sequences(sequences), tf.constant(classes)
         keys = [first << _POINT_BITS | second for first, second in pairs]
         self._pairs = tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(
@@ -31,7 +32,7 @@ class Composer(tf.Module):
             default_value=-1,
         )
         # Characters that may not stay as they are: a text without them is composed.
-        changing = np.zeros(_CODE_POINTS, bool)
+        changing = np.zeros(CODE_POINTS, bool)
         changing[[second for _, second in pairs]] = True
         changing[list(set(sequences) - set(pairs.values()))] = True
         changing[classes > 0] = True
@@ -54,16 +55,8 @@ class Composer(tf.Module):
         )
 
     def _decompose(self, points, splits):
-        place = tf.minimum(tf.searchsorted(self._decomposed, points), tf.size(self._decomposed) - 1)
-        found = tf.gather(self._decomposed, place) == points
-        begins = tf.gather(self._part_splits, place)
-        lengths = tf.where(found, tf.gather(self._part_splits, place + 1) - begins, 1)
-        ends = tf.concat([[0], tf.cumsum(lengths)], 0)
-        source = repeat(tf.range(tf.size(points, tf.int64)), lengths)
-        at = tf.range(ends[-1]) - tf.gather(ends, source) + tf.gather(begins, source)
-        at = tf.clip_by_value(at, 0, tf.size(self._parts, tf.int64) - 1)
-        points = tf.where(tf.gather(found, source), tf.gather(self._parts, at), tf.gather(points, source))
-        splits = tf.gather(ends, splits)
+        source, is_part, parts, splits = self._sequences.expand(points, splits)
+        points = tf.where(is_part, parts, tf.gather(points, source))
         return sort_marks(points, tf.gather(self._classes, points), splits), splits
 
     def _compose(self, points, splits):
@@ -106,8 +99,8 @@ class Composer(tf.Module):
 
 
 @functools.cache
-def _tables():
-    """Dict from a pair of characters to what they become, and the combining class of every character."""
+def composed_pairs():
+    """Dict from each pair of characters that become one to that one."""
     sequences = decompositions()
     whole = {tuple(parts): point for point, parts in sequences.items() if _is_composed(point)}
     pairs = {}
@@ -115,10 +108,7 @@ def _tables():
         if len(parts) > 1:
             rest = parts[:-1]
             pairs[rest[0] if len(rest) == 1 else whole[rest], parts[-1]] = point
-    classes = np.zeros(_CODE_POINTS, np.int32)
-    for first, last, (number,) in properties()["combining"]:
-        classes[first : last + 1] = number
-    return pairs, classes
+    return pairs
 
 
 def _is_composed(point):

@@ -11,7 +11,7 @@ from tfmodels.tokenizers._lookup import WholeWords
 from tfmodels.tokenizers._merges import Merges
 from tfmodels.tokenizers._nfc import Composer
 from tfmodels.tokenizers._special_tokens import SpecialTokens
-from tfmodels.tokenizers._words import RULES, character_classes, split_words
+from tfmodels.tokenizers._words import character_classes, split_words
 from tfmodels.tokenizers.base import Tokenizer, known_ids
 
 
@@ -31,7 +31,7 @@ class BytePairTokenizer(Tokenizer):
             "<mask>").
         pad_token, unknown_token, start_token, end_token, mask_token: str, special tokens; None: there is
             none. A vocabulary without padding is padded with its end token, which the padding mask hides.
-        add_prefix_space: bool, whether a text that does not begin with a blank gets one.
+        add_prefix_space: bool, whether a text that does not begin with a blank gets one, by GPT-2's rules.
         template: (str, str), where special tokens stand around one text and two, like RoBERTa's
             `("<s> $A </s>", "<s> $A </s> </s> $B </s>")`; None: nowhere.
         kept_tokens: list of str, special tokens that `detokenize` keeps, whatever skip_special_tokens.
@@ -75,8 +75,7 @@ class BytePairTokenizer(Tokenizer):
         name=None,
     ):
         super().__init__(name=name)
-        _check_choice("pre_tokenizer", pre_tokenizer, tuple(RULES))
-        _check_choice("normalizer", normalizer, (None, "NFC"))
+        _bpe_json.check_rules(pre_tokenizer, normalizer, add_prefix_space)
         roles = {
             "pad": pad_token, "unknown": unknown_token, "start": start_token, "end": end_token,
             "mask": mask_token,
@@ -96,11 +95,11 @@ class BytePairTokenizer(Tokenizer):
             normalizer=normalizer,
             ignore_merges=ignore_merges,
         )
-        decomposed = [token for token in special if unicodedata.normalize("NFC", token) != token]
-        if normalizer and decomposed:
-            raise ValueError(
-                f"With normalizer='NFC' special tokens must be composed. Received: {decomposed[0]!a}."
-            )
+        for token in special if normalizer else ():
+            if unicodedata.normalize(normalizer, token) != token:
+                raise ValueError(
+                    f"With normalizer='NFC' special tokens must be composed. Received: {token!a}."
+                )
         self._composer = Composer() if normalizer else None
         vocabulary = self._config.vocabulary
         self.vocabulary_size = max(vocabulary.values()) + 1
@@ -255,8 +254,3 @@ class BytePairTokenizer(Tokenizer):
                 f"{os.fspath(folder)}: a folder must have tokenizer.json, or vocab.json and merges.txt."
             )
         return _files.remember_source(cls(**(options | _files.read_roles(folder))), folder)
-
-
-def _check_choice(name, value, choices):
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}. Received: {value!r}.")

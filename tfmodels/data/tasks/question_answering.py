@@ -120,12 +120,18 @@ def _check(record, place):
             raise ValueError(f"{place}: a record must have {name!r}. Received: {sorted(record)}.")
         check_text(record[name], place)
     answers = record.get("answers") or []
-    if isinstance(answers, dict):  # Hugging Face's data set; SQuAD's own files have a list
-        pairs = zip(answers["text"], answers.get("answer_start", ()), strict=True)
-        answers = [{"text": text, "answer_start": start} for text, start in pairs]
-    if not answers:
-        return None
-    text, start = answers[0]["text"], int(answers[0]["answer_start"])
+    try:
+        if isinstance(answers, dict):  # Hugging Face's data set; SQuAD's own files have a list of dicts
+            names = ("text", "answer_start")
+            answers = [{name: answers[name][0] for name in names}] if len(answers["text"]) else []
+        if not len(answers):
+            return None
+        text, start = answers[0]["text"], int(answers[0]["answer_start"])
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{place}: answers must be a dict of the lists text and answer_start, or a list of dicts of "
+            f"both. Received: {answers!r}."
+        ) from error
     found = record["context"][start : start + len(text)] if start >= 0 else ""
     if not text or found != text:
         raise ValueError(
