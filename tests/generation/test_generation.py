@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tests.reference.weights import randomise
 from tfmodels import GenerationConfig, generate
+from tfmodels.generation.prompts import frame_prompts, source_ids
 from tfmodels.models import bert, gpt2, transformer
 
 SMALL = dict(num_layers=2, num_heads=3, hidden_dim=12, intermediate_dim=11, max_sequence_length=9)
@@ -221,6 +222,11 @@ def test_the_compiled_function_goes_with_the_model(tokenizer):
         ({"token_ids": [[1]], "padding_mask": [[0]]}, {}, "1 empty rows"),
         ({"ids": [[1]]}, {}, "under 'token_ids'. Received: ids"),
         ({"token_ids": [[1]], "attention_mask": [[1]]}, {}, "padding_mask. Received: attention_mask"),
+        (
+            {"token_ids": [[1]], "position_ids": [[1]]},
+            {},
+            "token_ids, padding_mask. Received: 'position_ids'",
+        ),
         ("text", {}, "tokenizer=None"),
         ({"token_ids": [[1]]}, {"tempature": 1}, "mean 'temperature'"),
         ({"token_ids": [[1], [1, 2]]}, {}, "rows of one length"),
@@ -256,6 +262,45 @@ def test_bad_tokenizer_and_no_prompts(decoder, tokenizer):
         generate(decoder, ["text"], tokenizer)
     with pytest.raises(ValueError, match="at least one prompt"):
         generate(gpt2("tiny", vocabulary_size=700), [], tokenizer)
+
+
+class Bare:
+    """Characters from a to m, and no special token."""
+
+    vocabulary_size, start_id, end_id, template = 13, -1, -1, None
+
+    @staticmethod
+    def tokenize(texts):
+        return tf.ragged.constant([[ord(x) - 97 for x in text] for text in texts], tf.int32, ragged_rank=1)
+
+    @staticmethod
+    def detokenize(ids):
+        return tf.strings.reduce_join(tf.strings.as_string(ids), -1, separator=" ")
+
+
+def test_a_tokenizer_without_special_tokens(decoder, encoder_decoder):
+    """Nothing is put where it has no token: an id of -1 would be read as the last one of the vocabulary."""
+    options = {"max_new_tokens": 4, "stop": ()}
+    expected = generate(decoder, {"token_ids": [[3, 7]]}, **options).token_ids
+    np.testing.assert_array_equal(generate(decoder, ["dh"], Bare, **options).token_ids, expected)
+    expected = generate(decoder, {"token_ids": [[2, 3]]}, **options).token_ids
+    np.testing.assert_array_equal(generate(decoder, ["d"], Bare, prefix=[2], **options).token_ids, expected)
+    with pytest.raises(ValueError, match="an end token, which stands for it. Received: prompt 1, ''"):
+        generate(decoder, ["a", ""], Bare, **options)
+    with pytest.raises(ValueError, match="neither its config nor the tokenizer has"):
+        generate(encoder_decoder, ["a"], Bare, **options)
+    assert source_ids(Bare) == ([], [])
+    framed = tf.function(lambda ids: frame_prompts(decoder, Bare, ids), autograph=False)
+    np.testing.assert_array_equal(framed(Bare.tokenize(["dh"]))["token_ids"], [[3, 7]])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must not be empty"):
+        framed(Bare.tokenize(["a", ""]))
+
+
+def test_what_a_training_batch_has_for_the_decoder_is_passed_over(encoder_decoder):
+    x = {"encoder_token_ids": np.array([[3, 7, 1]]), "encoder_padding_mask": np.array([[1, 1, 1]])}
+    both = x | {"decoder_token_ids": np.array([[5, 9]]), "decoder_padding_mask": np.array([[1, 1]])}
+    found, expected = (generate(encoder_decoder, each, max_new_tokens=4).token_ids for each in (both, x))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_config_overrides():

@@ -137,6 +137,13 @@ def test_bad_input(decoder, call, message):  # noqa: F811
         call(decoder)
 
 
+def test_pairs_of_an_iterator(encoder_decoder):  # noqa: F811
+    sources, targets = [[3, 7], [1]], [[0, 2], [0, 4, 5]]
+    expected = score(encoder_decoder, list(zip(sources, targets, strict=True)))
+    found = score(encoder_decoder, zip(sources, targets, strict=True))
+    np.testing.assert_array_equal(found.log_likelihood, expected.log_likelihood)
+
+
 def test_an_encoder_decoder_needs_pairs(encoder_decoder):  # noqa: F811
     with pytest.raises(ValueError, match="pairs of source and target. Received: texts.0.='abc'"):
         score(encoder_decoder, ["abc"], Characters)

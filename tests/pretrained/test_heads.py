@@ -294,6 +294,16 @@ def test_words_out_are_left_out(name, tmp_path, log):
     np.testing.assert_array_equal(tfmodels.from_pretrained(tmp_path / "out")(inputs), model(inputs))
 
 
+def test_what_a_class_needs_of_the_backbone_is_said(tmp_path):
+    """transformers ties the words of a Llama with a head of tokens; our bare one does not by itself."""
+    sizes = dict(num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=8, vocabulary_size=9)
+    model = tfmodels.models.TokenClassifier(tfmodels.models.llama("tiny", **sizes), num_labels=3)
+    with pytest.raises(
+        ValueError, match="LlamaForTokenClassification .* backbone with {'tie_embeddings': True}"
+    ):
+        tfmodels.save_pretrained(model, tmp_path / "out")
+
+
 def test_head_put_on_by_hand(tmp_path):
     """A head over a loaded backbone, and over a fresh one with a pooler that its class lacks."""
     backbone, inputs, _ = read("bert")

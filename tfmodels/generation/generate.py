@@ -55,7 +55,8 @@ def generate(model, prompts, tokenizer=None, config=None, draft=None, prefix=Non
         model: keeps the protocol of `GenerativeModel`, such as a `GPT2` or a `Transformer`.
         prompts: str or list of str, with a tokenizer; or a dict of ids, int, (batch, length), and
             mask (1 = real), as the model's inputs are named, padded on either side. An
-            encoder-decoder reads the prompt with its encoder.
+            encoder-decoder reads the prompt with its encoder, and passes over what is there for its decoder:
+            give it `forced_tokens`.
         tokenizer: has `tokenize`, `detokenize`, `start_id`, `end_id`.
         config: a `GenerationConfig`; None: the default one.
         draft: a smaller model with the same ids, or "prompt": what guesses tokens, which the model

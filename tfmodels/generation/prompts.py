@@ -32,6 +32,7 @@ def prepare(model, prompts, tokenizer, config, options, prefix=None):
         if tokenizer is None:
             raise ValueError("Prompts of text need a tokenizer. Received: tokenizer=None.")
         inputs = encode_prompts(model, tokenizer, prompts, prefixed=prefix is not None)
+        _check_none_empty(prompts, inputs[prompt_names(model)[1]], prefix)
     if prefix is not None:
         inputs = _with_prefix(model, inputs, tokenizer, prefix, are_texts=not isinstance(prompts, dict))
     max_length = model.config.max_sequence_length
@@ -58,6 +59,16 @@ def _check_texts(model, prompts):
     if not prompts:
         raise ValueError("There must be at least one prompt. Received: none.")
     check_encodable(prompts, "prompt")
+
+
+def _check_none_empty(prompts, mask, prefix):
+    """As the end token stands for an empty prompt, only a tokenizer without one leaves it so."""
+    empty = np.flatnonzero(~np.asarray(mask).any(axis=1))
+    if empty.size and prefix is None:
+        raise ValueError(
+            "An empty prompt needs a tokenizer with an end token, which stands for it. "
+            f"Received: prompt {empty[0]}, {prompts[empty[0]]!r}."
+        )
 
 
 def check_encodable(texts, name):
@@ -93,8 +104,8 @@ def encode_prompts(model, tokenizer, texts, max_length=None, prefixed=False):
     """Texts to the model's inputs, in graph ops.
 
     An encoder's text has the special tokens of the tokenizer's template around it, and an end in any
-    case. A decoder's has those that stand before; with none of them an empty prompt becomes the end
-    token, which stands before every text that such a model was trained on.
+    case, if the tokenizer has one. A decoder's has those that stand before; with none of them an empty
+    prompt becomes the end token, which stands before every text that such a model was trained on.
 
     Args:
         model: keeps the protocol of `GenerativeModel`.
@@ -122,13 +133,24 @@ def frame_prompts(model, tokenizer, ids, max_length=None, prefixed=False):
         if max_length is not None:
             ids = ids[:, -(max_length - len(before)) :]
         ids = tf.concat([_column(ids, before), ids], axis=1)
-        if not prefixed:
+        if not prefixed and tokenizer.end_id >= 0:
             empty = tf.cast(ids.row_lengths() == 0, ids.row_splits.dtype)
             ends = tf.fill(tf.reduce_sum(empty)[None], tokenizer.end_id)
             ids = tf.concat([tf.RaggedTensor.from_row_lengths(ends, empty), ids], axis=1)
+    if not prefixed and tokenizer.end_id < 0:
+        ids = _none_empty(ids)
     mask = tf.ones_like(ids)
     ids_name, mask_name = prompt_names(model)
     return {ids_name: ids.to_tensor(), mask_name: mask.to_tensor()}
+
+
+def _none_empty(ids):
+    """The ids, which in an export's graph fail it where a row has none; `prepare` says more elsewhere."""
+    if tf.executing_eagerly():
+        return ids
+    check = tf.debugging.Assert(tf.reduce_all(ids.row_lengths() > 0), ["A prompt must not be empty."])
+    with tf.control_dependencies([check]):
+        return ids.with_flat_values(tf.identity(ids.flat_values))
 
 
 def special_ids(tokenizer):
@@ -143,9 +165,9 @@ def special_ids(tokenizer):
 
 
 def source_ids(tokenizer):
-    """The ids before and after an encoder's text, which ends in any case: two lists of int."""
+    """The ids before and after an encoder's text, which ends if there is a token for it: two lists of int."""
     before, after = special_ids(tokenizer)
-    ends = after and after[-1] == tokenizer.end_id
+    ends = tokenizer.end_id < 0 or (after and after[-1] == tokenizer.end_id)
     return before, after if ends else [*after, tokenizer.end_id]
 
 
@@ -211,7 +233,12 @@ def _right_padded(model, prompts):
         raise ValueError(
             f"The prompt's ids must be under {ids_name!r}. Received: {', '.join(prompts) or 'none'}."
         )
-    # Masks of all names: the model refuses one that it does not know.
+    known = [name for ids, (mask, _) in model.input_pairs.items() for name in (ids, mask)]
+    # Masks of all names: the model says more of one that it does not know. What a training batch holds for a
+    # decoder is passed over.
+    other = [name for name in prompts if name not in known and not name.endswith("mask")]
+    if other:
+        raise ValueError(f"A prompt may have {', '.join(known)}. Received: {other[0]!r}. Leave it out.")
     names = [name for name in prompts if name == ids_name or name.endswith("mask")]
     given = {name: _array(name, prompts[name]) for name in names}
     if mask_name in given and not np.isin(given[mask_name], (0, 1)).all():

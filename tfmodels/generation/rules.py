@@ -9,6 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfmodels.generation.protocol import is_encoder_decoder
+
 _NEVER = float("-inf")
 
 
@@ -110,6 +112,11 @@ def token_rules(model, tokenizer, config):
     start_id = getattr(own, "start_id", None)
     if start_id is None:
         start_id = 0 if tokenizer is None else tokenizer.start_id
+    if start_id < 0 and is_encoder_decoder(model):
+        raise ValueError(
+            "An encoder-decoder begins to write with a start token, which neither its config nor the "
+            "tokenizer has. Make the tokenizer with start_token=."
+        )
     stop = config.stop_ids
     if stop is None:
         stop = getattr(own, "end_id", None)

@@ -187,7 +187,8 @@ def _decoder_rows(model, texts, tokenizer):
 
 def _source_target_rows(model, pairs, tokenizer, max_length):
     """A list of [source ids, target ids] a pair, the target after the start token."""
-    pairs = [pairs] if len(pairs) == 2 and all(isinstance(side, str) for side in pairs) else list(pairs)
+    pairs = list(pairs)
+    pairs = [pairs] if len(pairs) == 2 and all(isinstance(side, str) for side in pairs) else pairs
     for i, pair in enumerate(_at_least_one(pairs)):
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise ValueError(
