@@ -122,6 +122,12 @@ def test_composed_form_of_each_character():
     assert compose(texts) == [library.normalize_str(text) for text in texts]
 
 
+@pytest.mark.parametrize("text", ["a\u0316\u0334", "\u212b", "\u0958", "e\u0301", "\u1100\u1161", "가"])
+def test_composed_form_of_one_text(text):
+    """Each changes for a reason of its own, which no other text of the batch hides."""
+    assert compose([text]) == [tokenizers.normalizers.NFC().normalize_str(text)]
+
+
 def test_composed_form_of_marks_in_any_order():
     library = tokenizers.normalizers.NFC()
     pairs = composed_pairs()
